@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make demo    build everything and compare one bundled guest, native against VT-x with EPT
+# make test    build everything and run the suite;  make test-quick leaves out what takes minutes
+# make bench   measure the speed of the machine beside plain Unicorn and QEMU
+PYTHON ?= python3
+GUEST  ?= minikernel
+VENV   := .venv
+BIN    := $(VENV)/bin
+need    = || { echo "pyx86v: $(1)" >&2; exit 1; }
+SOURCES := setup.py pyproject.toml $(shell find pyx86v roms -name '*.py[xd]' -o -path 'roms/*' -type f)
+
+.PHONY: demo test test-quick bench build clean
+
+demo: build
+	$(BIN)/pyx86v compare $(GUEST)
+
+test: build
+	$(BIN)/python -m pytest
+
+test-quick: build
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: build
+	$(BIN)/python -m pytest bench -p benchmark --benchmark-only
+
+build: $(VENV)/built
+
+$(VENV)/built: $(SOURCES) | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  $(call need,$(PYTHON) is missing or older than 3.10)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  $(call need,$(PYTHON) has no venv with pip (Debian: apt-get install python3-venv))
+	@$(PYTHON) -c 'import os, sysconfig as s; open(os.path.join(s.get_path("include"), "Python.h"))' 2>/dev/null \
+	  $(call need,Python.h of $(PYTHON) is missing (Debian: apt-get install python3-dev))
+	@command -v gcc ld objcopy >/dev/null \
+	  $(call need,gcc or binutils is missing (Debian: apt-get install gcc binutils))
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pyx86v/_roms .pytest_cache .hypothesis .benchmarks
+	find pyx86v -name '*.so' -delete
+	find pyx86v tests bench roms -name __pycache__ -prune -exec rm -rf {} +
