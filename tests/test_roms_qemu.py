@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every ROM builds; each one whose header says `qemu: yes` passes under QEMU's TCG, which is not our engine's caller."""
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROMS = Path(__file__).resolve().parents[1] / "roms"
+QEMU = shutil.which("qemu-system-x86_64")
+
+spec = importlib.util.spec_from_file_location("roms_build", ROMS / "build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+HEADS = {name: build.read_header(ROMS / name) for name in build.rom_names()}
+FOR_QEMU = [name for name, head in HEADS.items() if head["qemu"] == "yes"]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder with all ROMs, built once."""
+    out = tmp_path_factory.mktemp("roms")
+    build.build_all(out)
+    return out
+
+
+def qemu_run(image, memory):
+    """(exit status, console) of one image under QEMU with the command of roms/README.md."""
+    done = subprocess.run(
+        [QEMU, "-accel", "tcg", "-cpu", "max", "-m", memory, "-kernel", image, "-display", "none", "-serial", "stdio",
+         "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    return done.returncode, done.stdout.decode("latin-1") + done.stderr.decode("latin-1")
+
+
+def test_qemu_is_there():
+    if not QEMU:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("qemu-system-x86_64 missing: apt install qemu-system-x86")
+
+
+@pytest.mark.parametrize("name", FOR_QEMU)
+def test_rom_passes_under_qemu(name, images):
+    if not QEMU:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("qemu-system-x86_64 missing")
+    status, console = qemu_run(images / f"{name}.elf", HEADS[name]["memory"])
+    assert (status, console.split("\n")[-2:]) == (1, ["OK", ""]), console
+
+
+def test_most_roms_have_qemu_as_witness():
+    assert len(FOR_QEMU) >= 0.8 * len(HEADS), "a ROM without QEMU as witness has to stay the exception"
+
+
+def test_headers_name_rows_of_the_mission():
+    for name, head in HEADS.items():
+        assert head["mission"] and all(1 <= row <= 81 for row in head["mission"]), name
+        assert head["bits"] and set(head["bits"]) <= {16, 32, 64}, name
+        assert head["time"] == "no" or head["time"].startswith("yes: "), name
+        assert re.fullmatch(r"\d+[MG]", head["memory"]), name
+
+
+def test_images_are_multiboot_and_the_same_from_any_path(images, tmp_path):
+    """The builder run from a copy of the tree elsewhere gives the same bytes."""
+    copy = tmp_path / "elsewhere" / "roms"
+    shutil.copytree(ROMS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    out = tmp_path / "out"
+    subprocess.run(["python3", copy / "build.py", out], check=True, capture_output=True)
+    for name in HEADS:
+        image = (out / f"{name}.elf").read_bytes()
+        assert image[:5] == b"\x7fELF\x01" and b"\x02\xb0\xad\x1b" in image[:8192], name
+        assert image == (images / f"{name}.elf").read_bytes(), name
+
+
+@pytest.mark.parametrize("change, message", [
+    (("name     hello", "name     other"), "name is 'other', expected 'hello'"),
+    (("qemu     yes", "qemu     perhaps"), "qemu is 'perhaps'"),
+    (("proves ", "prove "), "header lacks 'proves'"),
+])
+def test_bad_header_is_one_clear_line(change, message, tmp_path):
+    folder = tmp_path / "hello"
+    folder.mkdir()
+    text = (ROMS / "hello" / "hello.c").read_text()
+    assert change[0] in text
+    (folder / "hello.c").write_text(text.replace(*change))
+    with pytest.raises(build.BuildError, match=re.escape(message)):
+        build.read_header(folder)
+
+
+def test_unknown_rom_is_one_line(tmp_path):
+    done = subprocess.run(["python3", ROMS / "build.py", tmp_path, "nosuch"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "build.py: no ROM named 'nosuch' in roms/\n"
