@@ -2,25 +2,26 @@
 /* wx.h -- split the identity map of start.S into code that is not writable and data that is not executable.
  *
  * An engine that translates code is several times slower at stores to pages that are mapped executable, and
- * kernels have long mapped their data NX.  long_call() sets EFER.NXE; the image's text ends below 2 MiB. */
+ * kernels have long mapped their data NX.  long_call() sets EFER.NXE; the image's text ends below 4 MiB. */
 #ifndef WX_H
 #define WX_H
 
 #include "paging.h"
 
-/* First 2 MiB in 4 KiB pages: text read-only and executable; everything else writable and NX. */
+/* First 4 MiB in 4 KiB pages: text read-only and executable; everything else writable and NX. */
 INLINE void protect_memory(void)
 {
-    static u64 __attribute__((aligned(4096))) low_table[512];
+    static u64 __attribute__((aligned(4096))) low_tables[2 * 512];
     u64 text = (word)image_start, end = (word)text_end;
 
-    for (u64 page = 0; page < 512; page++) {
+    for (u64 page = 0; page < 2 * 512; page++) {
         u64 at = page << 12;
-        low_table[page] = at | P_PRESENT | (at >= text && at < end ? 0 : P_WRITE | P_NX);
+        low_tables[page] = at | P_PRESENT | (at >= text && at < end ? 0 : P_WRITE | P_NX);
     }
-    for (u32 i = 1; i < 2048; i++)
+    identity_pd[0] = (word)low_tables | P_PRESENT | P_WRITE;
+    identity_pd[1] = (word)(low_tables + 512) | P_PRESENT | P_WRITE;
+    for (u32 i = 2; i < 2048; i++)
         identity_pd[i] |= P_NX;
-    identity_pd[0] = (word)low_table | P_PRESENT | P_WRITE;
     write_cr3(read_cr3());
     write_cr0(read_cr0() | CR0_WP);
 }
