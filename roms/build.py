@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 KEYS = ("name", "bits", "proves", "ends", "mission", "qemu", "time", "styles", "memory", "kind")
 OPTIONAL = ("cflags",)
 DEFAULTS = {"memory": "64M", "styles": "all"}
-CFLAGS = ("-O2 -std=gnu11 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only "
+CFLAGS = ("-O2 -std=gnu11 -Wall -Wextra -Wno-array-bounds -ffreestanding -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only "
           "-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-ident -U_FORTIFY_SOURCE "
           "-fno-strict-aliasing -fno-tree-loop-distribute-patterns -Ilib").split()
 
@@ -31,8 +31,8 @@ class BuildError(Exception):
 
 
 def main_source(folder):
-    """The file that carries the header: NAME.S or NAME.c or NAME32.c, else BuildError."""
-    for end in (".S", ".c", "32.c"):
+    """The file that carries the header: NAME.c, NAME32.c or NAME.S, else BuildError."""
+    for end in (".c", "32.c", ".S"):
         source = folder / (folder.name + end)
         if source.exists():
             return source
@@ -84,7 +84,9 @@ def run(*command):
     except FileNotFoundError:
         raise BuildError(f"{command[0]} is not installed (Debian: apt install gcc binutils)") from None
     if done.returncode:
-        raise BuildError(f"{command[0]} failed: {' '.join(map(str, command))}\n{done.stderr.strip()}")
+        first = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
+        raise BuildError(f"{command[0]} failed: {first}")
+    sys.stderr.write(done.stderr)       # warnings
 
 
 def compile_one(source, out, flags):

@@ -28,6 +28,9 @@ _start: cld
         mov $stack_top, %esp
         mov %eax, multiboot_magic
         mov %ebx, multiboot_info
+        mov $0xff, %al                  # firmware may have left interrupts unmasked
+        out %al, $0x21
+        out %al, $0xa1
         pushl $0
         popf
         lgdt gdtr
