@@ -30,13 +30,13 @@ $(VENV)/built: $(SOURCES) | $(BIN)/pip
 	@touch $@
 
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	  $(call need,$(PYTHON) is missing or older than 3.10)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  $(call need,$(PYTHON) has no venv with pip (Debian: apt-get install python3-venv))
 	@$(PYTHON) -c 'import os, sysconfig as s; open(os.path.join(s.get_path("include"), "Python.h"))' 2>/dev/null \
 	  $(call need,Python.h of $(PYTHON) is missing (Debian: apt-get install python3-dev))
-	@command -v gcc ld objcopy >/dev/null \
+	@for tool in gcc ld objcopy; do command -v $$tool >/dev/null || exit 1; done \
 	  $(call need,gcc or binutils is missing (Debian: apt-get install gcc binutils))
 	$(PYTHON) -m venv $(VENV)
 

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Raw firmware: an image that ends at 4 GiB, entered at the reset vector 16 bytes below (SDM 3A 10.1.4).
+
+Its last 128 KiB are also RAM below 1 MiB, where the F000 segment of a PC's firmware lies.
+"""
+from pyx86v.boot import state
+from pyx86v.boot.image import GIB, KIB, MIB, BootImage, Layout
+
+UNIT, LARGEST, SHADOW = 64 * KIB, 16 * MIB, 128 * KIB
+
+
+def is_firmware(data):
+    """Whole 64 KiB units with something else than filler at the reset vector."""
+    vector = data[-16:-8]
+    return len(data) % UNIT == 0 and 0 < len(data) <= LARGEST and vector not in (bytes(8), b"\xFF" * 8)
+
+
+def load(path, data, memory_bytes, kernel_args=b"", initrd=None):
+    layout = Layout(path, memory_bytes)
+    for name, given in (("initrd", initrd is not None), ("kernel-args", bool(kernel_args))):
+        if given:
+            raise layout.error(name, "firmware takes none")
+    low = data[-SHADOW:]
+    return BootImage("firmware", [(MIB - len(low), low)], state.reset(), f"firmware of {len(data) // KIB} KiB",
+                     roms=[(4 * GIB - len(data), data)])

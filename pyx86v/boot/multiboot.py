@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Multiboot 1 (Multiboot Specification 0.6.96): ELF32 kernels and kernels with address fields.
+
+The information structure lies in low memory: memory sizes, command line, one module, memory map, loader name.
+"""
+import struct
+
+from pyx86v.boot import elf, state
+from pyx86v.boot.image import KIB, LOW_END, PAGE, BootImage, Layout, memory_map
+
+HEADER_MAGIC, LOADER_MAGIC = 0x1BADB002, 0x2BADB002
+SEARCH = 8192                   # the header lies in the first 8 KiB, 32-bit aligned (3.1)
+PAGE_ALIGN, MEMORY_INFO, ADDRESSES = 1 << 0, 1 << 1, 1 << 16
+REQUIRED = 0xFFFF               # a loader must refuse what it does not know of these (3.1.2)
+INFO_MEMORY, INFO_CMDLINE, INFO_MODULES, INFO_MMAP, INFO_LOADER = 1 << 0, 1 << 2, 1 << 3, 1 << 6, 1 << 9
+INFO_SIZE = 88
+
+
+def find_header(data):
+    """Offset of the header in `data`, or None."""
+    for at in range(0, min(SEARCH, len(data)) - 11, 4):
+        magic, flags, checksum = struct.unpack_from("<III", data, at)
+        if magic == HEADER_MAGIC and (magic + flags + checksum) & 0xFFFFFFFF == 0:
+            return at
+    return None
+
+
+def load(path, data, memory_bytes, kernel_args=b"", initrd=None):
+    """BootImage of a file in which find_header() found a header."""
+    layout, at = Layout(path, memory_bytes), find_header(data)
+    flags = struct.unpack_from("<I", data, at + 4)[0]
+    unknown = flags & REQUIRED & ~(PAGE_ALIGN | MEMORY_INFO)
+    if unknown:
+        raise layout.error("multiboot flags", f"{flags:#x} asks for {unknown:#x}, expected only bits 0 and 1 of the low 16")
+    if flags & ADDRESSES:
+        entry, end = place_by_header(layout, data, at)
+    else:
+        entry, end = place_elf(layout, path, data)
+    info = information(layout, end, kernel_args, initrd)
+    return BootImage("multiboot", layout.segments, state.protected(entry, {"rax": LOADER_MAGIC, "rbx": info}),
+                     f"multiboot kernel, entry {entry:#x}")
+
+
+def place_elf(layout, path, data):
+    kernel = elf.parse(path, data)
+    if kernel.bits != 32:
+        raise layout.error("ELF class", "64-bit, expected a 32-bit ELF file (objcopy -O elf32-i386)")
+    end = elf.place(kernel, layout)
+    return kernel.entry, end
+
+
+def place_by_header(layout, data, at):
+    """Load as the header's address fields say (3.1.3); returns (entry, end)."""
+    if at + 32 > len(data):
+        raise layout.error("multiboot address fields", f"{len(data) - at - 12} bytes, expected 20: truncated")
+    header_addr, load_addr, load_end, bss_end, entry = struct.unpack_from("<5I", data, at + 12)
+    start = at - (header_addr - load_addr)
+    if load_addr > header_addr or start < 0:
+        raise layout.error("multiboot load_addr", f"{load_addr:#x}, expected at most header_addr {header_addr:#x} and within the file")
+    size = load_end - load_addr if load_end else len(data) - start
+    if size <= 0 or start + size > len(data):
+        raise layout.error("multiboot load_end_addr", f"{load_end:#x} asks for {size} bytes, the file has {len(data) - start}")
+    end = max(load_addr + size, bss_end)
+    layout.add("kernel", load_addr, data[start:start + size], end - load_addr)
+    if not load_addr <= entry < end:
+        raise layout.error("multiboot entry_addr", f"{entry:#x}, expected within {load_addr:#x}..{end:#x}")
+    return entry, end
+
+
+def information(layout, end, kernel_args, initrd):
+    """Write the information structure (3.3) and what it points to; returns its address."""
+    low = {"low": 0x9000, "high": LOW_END}
+    cmdline = layout.put("command line", kernel_args + b"\0", **low)
+    name = layout.put("loader name", b"pyx86v\0", **low)
+    entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(layout.memory_bytes))
+    mmap = layout.put("memory map", entries, **low)
+    flags, modules, count = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP | INFO_LOADER, 0, 0
+    if initrd is not None:
+        start = layout.put("initrd", initrd, low=max(end, 0x100000), align=PAGE)
+        modules = layout.put("module list", struct.pack("<4I", start, start + len(initrd), cmdline, 0), **low)
+        count = 1
+    upper = (layout.memory_bytes - 0x100000) // KIB
+    info = struct.pack("<7I16x2I12xI", flags, LOW_END // KIB, upper, 0, cmdline, count, modules, len(entries), mmap, name)
+    return layout.put("information structure", info.ljust(INFO_SIZE, b"\0"), **low)
