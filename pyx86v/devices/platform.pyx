@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ports to chips, chips to interrupt lines.
+
+Timers are lazy: a chip is run to the present when a guest touches it, or when the cycle kept in
+pit_rise, pit_fall or rtc_rise has come.  Those three are absolute, so they stay right until the
+chip's registers or edges change.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+from pyx86v.devices.clock cimport PIT_HERTZ, RTC_HERTZ, cycle_of, pulses_at
+from pyx86v.devices.debug cimport debug_print, debug_report
+from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_init, kbc_irq, kbc_status, kbc_write
+from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_set_irq, pic_write
+from pyx86v.devices.pit cimport (channel_edge, channel_gate, channel_read, channel_run, channel_write, pit_control,
+                                 pit_init)
+from pyx86v.devices.rtc cimport rtc_edge, rtc_init, rtc_irq, rtc_read, rtc_run, rtc_write
+from pyx86v.devices.sinks cimport Sinks
+from pyx86v.devices.sysctl cimport port61_value, reset_control_write
+from pyx86v.devices.uart cimport uart_init, uart_irq, uart_read, uart_receive, uart_write
+from pyx86v.devices.vga cimport vga_init, vga_read, vga_write
+
+
+cdef inline uint64_t pit_pulses(const Platform* p, uint64_t now) noexcept nogil:
+    return pulses_at(now, PIT_HERTZ, p.cycles_per_second)
+
+
+cdef void pit_schedule(Platform* p) noexcept nogil:
+    """IRQ 0 follows channel 0's output; find its next edges."""
+    pic_set_irq(&p.pic, 0, p.pit.channel[0].out)
+    p.pit_rise = cycle_of(channel_edge(&p.pit.channel[0], True), PIT_HERTZ, p.cycles_per_second)
+    p.pit_fall = cycle_of(channel_edge(&p.pit.channel[0], False), PIT_HERTZ, p.cycles_per_second)
+
+
+cdef void pit_run(Platform* p, int channel, uint64_t now) noexcept nogil:
+    """Bring a channel to the present; edges of channel 0 reach IRQ 0."""
+    cdef bint rose = channel_run(&p.pit.channel[channel], pit_pulses(p, now))
+    if channel == 0 and (now >= p.pit_rise or now >= p.pit_fall):
+        if rose:                                 # also when the line was high before: it fell in between
+            pic_set_irq(&p.pic, 0, False)
+        pit_schedule(p)
+
+
+cdef void pit_write(Platform* p, uint16_t port, uint8_t value, uint64_t now) noexcept nogil:
+    cdef int channel = port & 3
+    if channel < 3:
+        pit_run(p, channel, now)
+        channel_write(&p.pit.channel[channel], value)
+    else:
+        for channel in range(3):
+            pit_run(p, channel, now)
+        pit_control(&p.pit, value)
+    if port == 0x40 or port == 0x43:
+        pit_schedule(p)
+
+
+cdef uint8_t pit_read(Platform* p, uint16_t port, uint64_t now) noexcept nogil:
+    """Ports 40h to 42h; 43h cannot be read."""
+    cdef int channel = port & 3
+    if channel == 3:
+        return 0xFF
+    pit_run(p, channel, now)
+    return channel_read(&p.pit.channel[channel])
+
+
+cdef void rtc_update(Platform* p, uint64_t now) noexcept nogil:
+    rtc_run(&p.rtc, pulses_at(now, RTC_HERTZ, p.cycles_per_second))
+
+
+cdef void rtc_schedule(Platform* p) noexcept nogil:
+    pic_set_irq(&p.pic, 8, rtc_irq(&p.rtc))
+    p.rtc_rise = cycle_of(rtc_edge(&p.rtc), RTC_HERTZ, p.cycles_per_second)
+
+
+cdef uint8_t cmos_read(Platform* p, uint64_t now) noexcept nogil:
+    cdef uint8_t value
+    if p.rtc.index > 13:
+        return rtc_read(&p.rtc)
+    rtc_update(p, now)
+    value = rtc_read(&p.rtc)
+    rtc_schedule(p)
+    return value
+
+
+cdef void cmos_write(Platform* p, uint8_t value, uint64_t now) noexcept nogil:
+    if p.rtc.index <= 13:
+        rtc_update(p, now)
+    rtc_write(&p.rtc, value)
+    if p.rtc.index <= 13:
+        rtc_schedule(p)
+
+
+cdef void timers_run(Platform* p, uint64_t now) noexcept nogil:
+    """Bring the interrupt lines of the timers to the present."""
+    if now >= p.pit_rise or now >= p.pit_fall:
+        pit_run(p, 0, now)
+    if now >= p.rtc_rise:
+        rtc_update(p, now)
+        rtc_schedule(p)
+
+
+cdef void request_stop(Platform* p, uint32_t reason, uint32_t status) noexcept nogil:
+    if p.stop == PLATFORM_RUNS:
+        p.stop = reason
+        p.stop_status = status
+
+
+cdef void port61_write(Platform* p, uint8_t value, uint64_t now) noexcept nogil:
+    p.sysctl.port61 = value & 15
+    pit_run(p, 2, now)
+    channel_gate(&p.pit.channel[2], value & 1)
+
+
+cdef uint8_t port61_read(Platform* p, uint64_t now) noexcept nogil:
+    pit_run(p, 2, now)
+    return port61_value(&p.sysctl, p.pit.channel[2].out, pit_pulses(p, now))
+
+
+cdef void port92_write(Platform* p, uint8_t value) noexcept nogil:
+    p.kbc.a20 = value >> 1 & 1
+    if value & 1:
+        request_stop(p, PLATFORM_RESET, 0)
+
+
+cdef void kbc_changed(Platform* p) noexcept nogil:
+    pic_set_irq(&p.pic, 1, kbc_irq(&p.kbc))
+    if p.kbc.reset:
+        request_stop(p, PLATFORM_RESET, 0)
+
+
+cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcept nogil:
+    """One byte from a port; FFh where nothing answers."""
+    cdef int group = port >> 3
+    cdef uint8_t value
+    if group == 0x7F:                            # 3F8h
+        value = uart_read(&p.uart, s, port & 7)
+        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+        return value
+    elif group == 0x04 or group == 0x14:         # 20h, A0h
+        if port & 7 > 1:
+            return 0xFF
+        timers_run(p, now)
+        return pic_read(&p.pic, port >= 0xA0, port & 1)
+    elif group == 0x08:                          # 40h
+        return pit_read(p, port, now) if port < 0x44 else 0xFF
+    elif group == 0x0C:                          # 60h
+        if port == 0x60:
+            value = kbc_data(&p.kbc)
+            kbc_changed(p)
+            return value
+        if port == 0x61:
+            return port61_read(p, now)
+        return kbc_status(&p.kbc) if port == 0x64 else 0xFF
+    elif group == 0x0E:                          # 70h
+        return cmos_read(p, now) if port == 0x71 else 0xFF
+    elif group == 0x10:                          # 80h
+        return p.sysctl.post if port == 0x80 else 0xFF
+    elif group == 0x12:                          # 90h
+        return p.kbc.a20 << 1 if port == 0x92 else 0xFF
+    elif group == 0x1D:                          # E8h
+        return 0xE9 if port == 0xE9 else 0xFF
+    elif group == 0x78 or group == 0x79 or group == 0x7A or group == 0x7B:
+        return vga_read(&p.vga, port, pit_pulses(p, now))
+    elif group == 0x9A:                          # 4D0h
+        return p.pic.master.elcr if port == 0x4D0 else p.pic.slave.elcr if port == 0x4D1 else 0xFF
+    elif group == 0x19F:                         # CF8h
+        return p.sysctl.reset_control if port == 0xCF9 else 0xFF
+    return 0xFF
+
+
+cdef void byte_out(Platform* p, Sinks* s, uint16_t port, uint8_t value, uint64_t now) noexcept nogil:
+    """One byte to a port; ignored where nothing listens."""
+    cdef int group = port >> 3
+    if group == 0x7F:                            # 3F8h
+        uart_write(&p.uart, s, port & 7, value)
+        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+    elif group == 0x04 or group == 0x14:         # 20h, A0h
+        if port & 7 <= 1:
+            timers_run(p, now)
+            pic_write(&p.pic, port >= 0xA0, port & 1, value)
+    elif group == 0x08:                          # 40h
+        if port < 0x44:
+            pit_write(p, port, value, now)
+    elif group == 0x0C:                          # 60h
+        if port == 0x61:
+            port61_write(p, value, now)
+        elif port == 0x60:
+            kbc_write(&p.kbc, value)
+            kbc_changed(p)
+        elif port == 0x64:
+            kbc_command(&p.kbc, value)
+            kbc_changed(p)
+    elif group == 0x0E:                          # 70h
+        if port == 0x70:
+            p.rtc.index = value & 0x7F
+        elif port == 0x71:
+            cmos_write(p, value, now)
+    elif group == 0x10:                          # 80h
+        if port == 0x80:
+            p.sysctl.post = value
+    elif group == 0x12:                          # 90h
+        if port == 0x92:
+            port92_write(p, value)
+    elif group == 0x1D:                          # E8h
+        if port == 0xE9:
+            debug_print(&p.debug, s, value)
+    elif group == 0x78 or group == 0x79 or group == 0x7A or group == 0x7B:
+        vga_write(&p.vga, port, value)
+    elif group == 0x9A:                          # 4D0h
+        timers_run(p, now)
+        if port == 0x4D0:
+            p.pic.master.elcr = value & ELCR_MASTER
+        elif port == 0x4D1:
+            p.pic.slave.elcr = value & ELCR_SLAVE
+            pic_cascade(&p.pic)
+    elif group == 0x19F:                         # CF8h
+        if port == 0xCF9 and reset_control_write(&p.sysctl, value):
+            request_stop(p, PLATFORM_RESET, 0)
+
+
+cdef uint32_t platform_in(Platform* p, Sinks* s, uint16_t port, int size_bytes, uint64_t now) noexcept nogil:
+    """Read 1, 2 or 4 bytes at guest time `now`.  Wider reads take consecutive ports, low byte first."""
+    cdef uint32_t value
+    cdef int i
+    if size_bytes == 1:
+        return byte_in(p, s, port, now)
+    if size_bytes == 4 and port & ~4 == 0xCF8:
+        return 0xFFFFFFFFU                       # no PCI
+    value = 0
+    for i in range(size_bytes):
+        value |= <uint32_t>byte_in(p, s, <uint16_t>(port + i), now) << (8 * i)
+    return value
+
+
+cdef void platform_out(Platform* p, Sinks* s, uint16_t port, int size_bytes, uint32_t value, uint64_t now) noexcept nogil:
+    """Write 1, 2 or 4 bytes at guest time `now`.  Wider writes go to consecutive ports, low byte first.
+
+    Afterwards look at p.stop.
+    """
+    cdef int i
+    if size_bytes < 4:
+        value &= (<uint32_t>1 << (8 * size_bytes)) - 1
+    if port == 0xF4:
+        request_stop(p, PLATFORM_EXIT, value)
+        return
+    if port == 0xE8:
+        debug_report(&p.debug, s, value)
+        return
+    if size_bytes == 1:
+        byte_out(p, s, port, <uint8_t>value, now)
+        return
+    if size_bytes == 4 and port & ~4 == 0xCF8:
+        return                                   # no PCI
+    for i in range(size_bytes):
+        byte_out(p, s, <uint16_t>(port + i), <uint8_t>(value >> (8 * i)), now)
+
+
+cdef void platform_advance(Platform* p, Sinks* s, uint64_t now) noexcept nogil:
+    """Bring timers and the host's input to the present; raise and lower the interrupt lines."""
+    timers_run(p, now)
+    if p.uart.received < s.input.size:
+        uart_receive(&p.uart, s)
+        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+
+
+cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_bytes) noexcept nogil:
+    """Power on at guest time 0, in the state that PC firmware leaves.
+
+    cycles_per_second  of the processor; raised to the timer's 1,193,182 when below
+    ram_bytes          told to firmware through the CMOS memory
+    """
+    memset(p, 0, sizeof(Platform))
+    p.cycles_per_second = cycles_per_second if cycles_per_second > PIT_HERTZ else PIT_HERTZ
+    pic_init(&p.pic)
+    uart_init(&p.uart)
+    kbc_init(&p.kbc)
+    pit_init(&p.pit)
+    rtc_init(&p.rtc, ram_bytes)
+    vga_init(&p.vga)
+    pit_schedule(p)
+    rtc_schedule(p)

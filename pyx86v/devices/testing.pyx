@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A bare platform for tests: no processor, ports and time by hand."""
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from pyx86v.devices.platform cimport (Platform, platform_ack, platform_advance, platform_in, platform_init, platform_irq,
+                                      platform_next_event, platform_out)
+from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append, sinks_free, sinks_init
+
+
+cdef bytes buffer_bytes(const Buffer* b):
+    return b.data[:b.size] if b.size else b""
+
+
+cdef class PlatformBench:
+    """One Platform with its Sinks.  `now` is a field: guest time in cycles, moved by run() and run_to()."""
+    cdef Platform p
+    cdef Sinks s
+    cdef public uint64_t now
+
+    def __cinit__(self):
+        sinks_init(&self.s)
+
+    def __init__(self, uint64_t cycles_per_second=1_193_182, uint64_t ram_bytes=64 << 20):
+        platform_init(&self.p, cycles_per_second, ram_bytes)
+
+    def __dealloc__(self):
+        sinks_free(&self.s)
+
+    def inb(self, uint16_t port):
+        return platform_in(&self.p, &self.s, port, 1, self.now)
+
+    def read(self, uint16_t port, int size_bytes):
+        return platform_in(&self.p, &self.s, port, size_bytes, self.now)
+
+    def outb(self, uint16_t port, *values):
+        for value in values:
+            platform_out(&self.p, &self.s, port, 1, value, self.now)
+
+    def write(self, uint16_t port, int size_bytes, uint32_t value):
+        platform_out(&self.p, &self.s, port, size_bytes, value, self.now)
+
+    def run_to(self, uint64_t now):
+        """Move time and advance the platform."""
+        self.now = now
+        platform_advance(&self.p, &self.s, now)
+
+    def run(self, uint64_t cycles):
+        self.run_to(self.now + cycles)
+
+    def next_event(self):
+        """The cycle of the next event, or None."""
+        cdef uint64_t next = platform_next_event(&self.p, self.now)
+        return None if next == <uint64_t>-1 else next
+
+    def irq(self):
+        return bool(platform_irq(&self.p))
+
+    def ack(self):
+        return platform_ack(&self.p)
+
+    def feed(self, bytes data):
+        """Append to the host's input for COM1."""
+        buffer_append(&self.s.input, <const char*>data, len(data))
+
+    def limit_console(self, uint64_t limit):
+        self.s.console.limit = limit
+
+    @property
+    def console(self):
+        return buffer_bytes(&self.s.console)
+
+    @property
+    def console_dropped(self):
+        return self.s.console.dropped
+
+    @property
+    def debug(self):
+        return buffer_bytes(&self.s.debug)
+
+    @property
+    def report(self):
+        data = buffer_bytes(&self.s.report)
+        return [int.from_bytes(data[i:i + 4], "little") for i in range(0, len(data), 4)]
+
+    @property
+    def stop(self):
+        return self.p.stop, self.p.stop_status
+
+    @property
+    def a20(self):
+        return self.p.kbc.a20
+
+    @property
+    def lines(self):
+        """IRQ levels, bit 0 is IRQ 0 (bit 2 the slave's INT)."""
+        return self.p.pic.master.line | self.p.pic.slave.line << 8
+
+    def save(self):
+        return (<const char*>&self.p)[:sizeof(Platform)]
+
+    def restore(self, bytes state):
+        if len(state) != sizeof(Platform):
+            raise ValueError(f"a Platform has {sizeof(Platform)} bytes, not {len(state)}")
+        memcpy(&self.p, <const char*>state, sizeof(Platform))
+
+    def time_port(self, uint16_t port, uint64_t count, bint write=False, uint32_t step=7):
+        """Access a port `count` times in C, `step` cycles apart; the sum of what was read."""
+        cdef uint64_t i, total = 0, now = self.now
+        with nogil:
+            for i in range(count):
+                if write:
+                    platform_out(&self.p, &self.s, port, 1, 0, now)
+                else:
+                    total += platform_in(&self.p, &self.s, port, 1, now)
+                now += step
+        self.now = now
+        return total
