@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands.  Each runs a guest or shows what there is, prints a table, and writes JSON where asked."""
+import sys
+from dataclasses import replace
+
+import click
+
+from pyx86v.cli import guests, session
+from pyx86v.cli.options import Output, shared, styles
+from pyx86v.report import json as report
+from pyx86v.report import tables
+
+GUEST = click.argument("guest", metavar="GUEST")
+
+
+def write_json(value, target):
+    """To a file, or to standard output for "-"."""
+    if target == "-":
+        sys.stdout.write(report.dumps(value))
+    elif target:
+        with open(target, "w", encoding="ascii") as file:
+            file.write(report.dumps(value))
+
+
+def hertz(profile):
+    from pyx86v.cost.profile import load_profile
+    return load_profile(profile).frequency_hz
+
+
+@click.command(short_help="Run a guest: its console and where its cycles went.")
+@GUEST
+@click.option("--style", metavar="STYLE", default="native", show_default=True, help="native or vmx+ept.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
+@shared
+def run(guest, style, quiet, options):
+    """Run one GUEST and show its console and where its cycles went.
+
+    GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
+    The exit status is the guest's own; 124 if a limit was reached, 2 for a bad argument or image.
+
+    \b
+    Examples:
+      pyx86v run sieve
+      pyx86v run sieve --style vmx+ept --cpu nehalem
+      pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
+    """
+    found = guests.find(guest)
+    machine = session.start(found, style, options)
+    result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
+    if not quiet and options.json != "-":
+        out = tables.console()
+        out.print("\n" + tables.summary(result, hertz(result["profile"])))
+        out.print(tables.ledger_table(result))
+        for count, rows in ((any(result["exits"].values()), tables.exits_table), (True, tables.counts_table)):
+            if count:
+                out.print(rows(result))
+    write_json(result, options.json)
+    return report.exit_status(result)
+
+
+@click.command(short_help="Run a guest under several styles, side by side.")
+@GUEST
+@click.option("--style", "names", default="native,vmx+ept", show_default=True, callback=styles, metavar="STYLE,...",
+              help="The styles to compare; the first is what the others are measured against.")
+@click.option("--check/--no-check", default=None, help="Make sure that the styles give equal results.  [default: for bundled guests]")
+@shared
+def compare(guest, names, check, options):
+    """Run one GUEST under several styles and show their cycles side by side.
+
+    A percentage is a part of the first style's total, so that those in a column add up to the whole overhead.
+    The check compares instructions, console, report words and the digest of memory and registers; a guest that
+    depends on time is run again for it under `--clock instructions`.  The exit status is 1 if something differs.
+
+    \b
+    Examples:
+      pyx86v compare ptestorm
+      pyx86v compare tlbreach --cpu nehalem --json -
+    """
+    found = guests.find(guest)
+    check = found.rom is not None if check is None else check
+    runs = compare_runs(found, names, options)
+    results = {"guest": guest, "profile": runs[0]["profile"], "runs": runs}
+    complete = len(runs) == len(names) and runs[-1]["end"]["reason"] != "interrupt"
+    if check and complete:
+        results["check"] = check_equal(found, names, runs, options)
+    if options.json != "-":
+        show_comparison(results)
+    write_json(results, options.json)
+    differs = not results.get("check", {}).get("equal", True)
+    return next((status for status in map(report.exit_status, runs) if status), int(differs))
+
+
+def compare_runs(found, names, options):
+    """The results under each style, up to an interrupted one.  All machines start first: an error costs no run."""
+    runs, machines = [], [session.start(found, name, options) for name in names]
+    while machines:
+        runs.append(session.run(machines.pop(0), found, options))
+        if runs[-1]["end"]["reason"] == "interrupt":
+            break
+    return runs
+
+
+def check_equal(found, names, runs, options):
+    """{"clock", "equal", "differs"}: whether runs are equal, made again where guest time would tell them apart."""
+    clock = "instructions" if found.time_dependent else options.clock
+    if clock != options.clock:
+        runs = compare_runs(found, names, replace(options, clock=clock))
+    differs = report.differences(runs)
+    return {"clock": clock, "equal": not differs, "differs": differs}
+
+
+def show_comparison(results):
+    out, runs = tables.console(), results["runs"]
+    for one in runs:
+        out.print(tables.summary(one, hertz(one["profile"])))
+    out.print(tables.compare_table(runs))
+    out.print(tables.compare_counts_table(runs))
+    check = results.get("check")
+    if check and check["equal"]:
+        out.print(f"Equal under all styles (--clock {check['clock']}): end, instructions, console, report words, digest.")
+    elif check:
+        out.print("\n".join([f"DIFFERENT (--clock {check['clock']}):", *check["differs"]]))
+
+
+@click.command(short_help="Run a guest: its exits, as perf kvm stat shows them.")
+@GUEST
+@click.option("--style", metavar="STYLE", default="vmx+ept", show_default=True, help="A style that has exits.")
+@shared
+def exits(guest, style, options):
+    """Run one GUEST and show its exits as `perf kvm stat report` does.
+
+    Times are modelled cycles at the profile's clock, from the exit to the end of the entry.
+
+    \b
+    Examples:
+      pyx86v exits modes
+      pyx86v exits bzImage --initrd initrd.cpio --max-cycles 5e9
+    """
+    found = guests.find(guest)
+    result = session.run(session.start(found, style, options), found, options)
+    if options.json != "-":
+        click.echo(tables.perf_kvm_stat(result, hertz(result["profile"])))
+    write_json(result, options.json)
+    return report.exit_status(result)
+
+
+@click.command(short_help="List the bundled guests.")
+@click.argument("name", required=False)
+@click.option("--json", "target", type=Output(), metavar="FILE", help="Write the list as JSON; - for standard output.")
+def roms(name, target):
+    """List the bundled guests, or show all that is known of the guest NAME."""
+    found = guests.manifest()
+    if name:
+        found = [guests.find(name).rom or {"name": name}]
+    found = [dict(rom, styles=guests.styles_of(rom)) if "styles" in rom else rom for rom in found]
+    if target != "-":
+        tables.console().print(tables.fields((key, value) for key, value in found[0].items()) if name else tables.roms_table(found))
+    write_json(found, target)
+
+
+
+
+@click.command(short_help="List the processor profiles and their prices.")
+@click.argument("name", required=False)
+@click.option("--json", "target", type=Output(), metavar="FILE", help="Write the profiles as JSON; - for standard output.")
+def profiles(name, target):
+    """List the processor profiles, or show each price of the profile NAME with unit, source and status.
+
+    \b
+    A price is `read` in its source, `derived` from figures read there, `recalled` from memory, or `estimated`.
+    """
+    from pyx86v.cost.profile import load_profile, profile_names
+    found = [load_profile(each) for each in ([name] if name else profile_names())]
+    if target != "-":
+        out = tables.console()
+        out.print(tables.prices_table(found[0]) if name else tables.profiles_table(found))
+    write_json([tables.profile_dict(profile) for profile in found], target)
+
+
+COMMANDS = (run, compare, exits, roms, profiles)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guests that a command can name: a path, or a bundled ROM from the manifest that the build wrote."""
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyx86v.boot import BootError
+
+ROMS = Path(__file__).resolve().parents[1] / "_roms"
+STYLES = ("native", "vmx+ept")
+DEFAULT_MEMORY = "64M"
+LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution's kernel does not unpack itself in 64 MiB
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What to run: `rom` is its entry in the manifest, None for a file of the user's."""
+    name: str
+    path: Path
+    rom: dict = None
+
+    @property
+    def memory(self):
+        return self.rom.get("memory", DEFAULT_MEMORY) if self.rom else LARGE_MEMORY
+
+    @property
+    def time_dependent(self):
+        """Whether equal results need `--clock instructions`."""
+        return self.rom is None or self.rom["time"] != "no"
+
+
+def manifest(folder=ROMS):
+    """The bundled ROMs' headers, in order of name; BootError if they were not built."""
+    try:
+        return sorted(json.loads((folder / "manifest.json").read_text()), key=lambda rom: rom["name"])
+    except OSError:
+        raise BootError(f"{folder}: the bundled guests are not built: python roms/build.py {folder}") from None
+
+
+def find(name, folder=ROMS):
+    """The Guest called `name`; a name with a slash, or of an existing file that is no ROM, is a path."""
+    if os.sep not in name:
+        roms = {rom["name"]: rom for rom in manifest(folder)} if (folder / "manifest.json").exists() else {}
+        if name in roms:
+            return Guest(name, folder / f"{name}.elf", roms[name])
+        if not os.path.exists(name):
+            close = difflib.get_close_matches(name, roms, 1)
+            hint = f"did you mean {close[0]}?" if close else "see: pyx86v roms"
+            raise BootError(f"{name}: guest: neither a file nor a bundled guest; {hint}")
+    return Guest(name, Path(name))
+
+
+def styles_of(rom):
+    """The styles a ROM runs under, as a list."""
+    return list(STYLES) if rom["styles"] == "all" else rom["styles"]
