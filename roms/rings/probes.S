@@ -1,42 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# probes.S -- one small program a rule.  PROBE says in which ring it runs and what has to come of it.
-#
-#   PROBE name, ring, vector, error [, len [, want]]    the event's EIP is label 7 + len (0 for a fault)
-#   PASS  name, ring [, want [, flags]]                 runs to its end (FINISH) with eax = want
-#   *_WITH                                              ring 0 set-up comes first, up to START
-#
+# probes.S -- one small program a rule (probe.inc says how to read them).
 # Sources: SDM volume 2 (the instructions' pages), 3A chapters 5 (protection), 6 (exceptions).
 #include "rings.h"
+#include "probe.inc"
 
-        .macro ENTRY name, ring, vector, error, len, want, setup, flags
-        .pushsection .rodata
-5:      .asciz "\name"
-        .popsection
-        .pushsection .data.probes, "aw"
-        .long 5b, \ring, 6f, 7f, \vector, \error, \len, \want, \setup, \flags
-        .popsection
-        .endm
-        .macro PROBE name, ring, vector, error, len=0, want=0, flags=2
-        ENTRY "\name", \ring, \vector, \error, \len, \want, 0, \flags
-6:
-        .endm
-        .macro PROBE_WITH name, ring, vector, error, len=0, want=0, flags=2
-        ENTRY "\name", \ring, \vector, \error, \len, \want, 4f, \flags
-4:
-        .endm
-        .macro START
-        ret
-6:
-        .endm
-        .macro PASS name, ring, want=0, flags=2
-        PROBE "\name", \ring, DONE, 0, 2, \want, \flags
-        .endm
-        .macro PASS_WITH name, ring, want=0, flags=2
-        PROBE_WITH "\name", \ring, DONE, 0, 2, \want, \flags
-        .endm
-        .macro FINISH
-7:      int $DONE
-        .endm
         .macro PRIVILEGED text, insn:vararg
         .irp ring, 1, 2, 3
         PROBE "\text", \ring, V_GP, 0
@@ -47,11 +14,6 @@
         xor %eax, %eax
         FINISH
         .endm
-
-        .pushsection .data.probes, "aw"
-        .balign 4
-        .global probes, probes_end
-probes: .popsection
 
         .text
         .code32
@@ -716,8 +678,7 @@ set_em: mov %cr0, %eax
         mov %eax, %cr0
         ret
 
-        .pushsection .data.probes, "aw"
-probes_end: .popsection
+        PROBES_END
         .data
 idtr_copy: .word 0x47f
         .long idt32

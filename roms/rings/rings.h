@@ -44,22 +44,6 @@
 #define SS2 0x82
 #define SS3 0x33
 
-#define DONE 0x40                       /* int 40: a probe's good end */
-#define V_DE 0
-#define V_DB 1
-#define V_BP 3
-#define V_OF 4
-#define V_BR 5
-#define V_UD 6
-#define V_NM 7
-#define V_DF 8
-#define V_TS 10
-#define V_NP 11
-#define V_SS 12
-#define V_GP 13
-#define V_PF 14
-#define V_MF 16
-
 #define TSS_RING1_OUT 11                /* limit of a TSS that ends before ESP1 */
 #define KERNEL_PAGE 0x1000000           /* 4 MiB pages of the #PF probes */
 #define RO_PAGE 0x1400000

@@ -12,14 +12,12 @@
  * memory   64M
  * kind     mode
  */
-#include "traps.h"
+#include "probe.h"
 #include "paging.h"
 #include "rings.h"
 
 #define IDT_LIMIT 0x47f                 /* vectors 0 to 8f */
 
-struct probe { const char *name; u32 ring, code, at, vector, error, len, want; void (*setup)(void); u32 eflags; };
-extern struct probe probes[], probes_end[];
 extern char ring0_stack[], ring1_stack[], ring2_stack[], probe_stack[];
 void gate_entry(void), gate_same(void), gate_nulling(void), int_flags(void), int_inner(void);
 void ring_run(u32 cs, u32 ds, u32 eip, u32 esp, u32 eflags);
@@ -28,20 +26,12 @@ void __attribute__((noreturn)) ring_leave(void);
 struct tss32 tss;
 static u64 ldt[3];
 static u32 *directory;
-static struct { u32 vector, error, eip, cs, eax, cr2; } seen;
 
 static const u16 ring_cs[4] = {KCODE32, CS1, CS2, CS3}, ring_ds[4] = {KDATA, SS1, SS2, SS3};
-static const char *const names[20] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
-                                      "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM"};
 
 void trap32(struct frame32 *f)
 {
-    seen.vector = f->vector;
-    seen.error = f->error;
-    seen.eip = f->eip;
-    seen.cs = f->cs;
-    seen.eax = f->eax;
-    seen.cr2 = read_cr2();
+    seen_note(f, f->eax);
     ring_leave();
 }
 
@@ -104,7 +94,7 @@ static void idt_reset(void)
     load_idt(idt32, IDT_LIMIT);
 }
 
-static void reset(void)
+static void probe_reset(void)
 {
     write_cr0((read_cr0() & ~(CR0_PG | CR0_TS | CR0_EM | CR0_WP | CR0_NE)) | CR0_MP);
     write_cr4((read_cr4() & ~(CR4_TSD | CR4_PSE)) | 0x200);
@@ -142,45 +132,19 @@ void paging_on_wp(void)
 }
 
 /* ---- the run ---- */
-static int as_expected(const struct probe *p)
-{
-    if (seen.vector != p->vector || seen.error != p->error || seen.eip != p->at + p->len)
-        return 0;
-    if (p->vector == DONE)
-        return seen.eax == p->want;
-    return (seen.cs & 3) == p->ring && (p->vector != V_PF || seen.cr2 == p->want);
-}
+static u32 by_ring[4];
 
-static void probe_run(const struct probe *p)
+static void probe_enter(const struct probe *p)
 {
-    reset();
-    if (p->setup)
-        p->setup();
-    ring_run(ring_cs[p->ring], ring_ds[p->ring], p->code, (u32)probe_stack, p->eflags);
-    u32 vector = seen.vector, error = seen.error, eip = seen.eip, eax = seen.eax, cr2 = seen.cr2;
-    int good = as_expected(p);
-    reset();
-    print("ring %u %s: ", p->ring, p->name);
-    if (vector == DONE)
-        print("runs, eax %x\n", eax);
-    else if (vector == V_PF)
-        print("#PF(%x) at +%x, cr2 %x\n", error, eip - p->at, cr2);
-    else
-        print("%s(%x) at +%x\n", vector < 20 ? names[vector] : "int", error, eip - p->at);
-    if (!check(good, "the line above"))
-        print("  expected vector %u error %x at +%x, want %x; seen vector %u cs %x\n", p->vector, p->error, p->len, p->want,
-              vector, seen.cs);
+    by_ring[p->ring]++;
+    ring_run(ring_cs[p->ring], ring_ds[p->ring], p->code, (u32)probe_stack, p->flags);
 }
 
 int main32(void)
 {
     pages_init(0x400000, 0x410000);
     directory = page_alloc();
-    u32 by_ring[4] = {0};
-    for (const struct probe *p = probes; p < probes_end; p++) {
-        probe_run(p);
-        by_ring[p->ring]++;
-    }
-    print("probes in ring 0: %u, 1: %u, 2: %u, 3: %u\n", by_ring[0], by_ring[1], by_ring[2], by_ring[3]);
+    u32 n = probes_run();
+    print("probes in ring 0: %u, 1: %u, 2: %u, 3: %u; in all %u\n", by_ring[0], by_ring[1], by_ring[2], by_ring[3], n);
     return 0;
 }
