@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""EPT: from guest-physical to machine addresses (SDM 3C 28.3, "The extended page table mechanism").
+
+An access is given as EPT_R, EPT_W, EPT_X bits.  Entries are read and charged one by one; the accessed flag
+of a table entry is set on the way down, that of the leaf, and dirty, only when the access is allowed.
+"""
+from libc.stdint cimport uint64_t
+from pyx86v.arch.ptes cimport *
+from pyx86v.arch.types cimport gpa_t, hpa_t
+from pyx86v.cost.ledger cimport Ledger, NESTED_REF_1, NESTED_TLB_HIT, TLB, WALK_NESTED_1, charge
+from pyx86v.mmu.memory cimport HPA_NONE, Ram, ram_read64, ram_write64, window_hpa
+from pyx86v.mmu.pwc cimport nested_tlb_fill, nested_tlb_find
+from pyx86v.mmu.state cimport *
+from pyx86v.mmu.tlb cimport TLB_D, TLB_EPT_R, TLB_EPT_RWX, TLB_EPT_W, TLB_EPT_X, tlb_used
+
+cdef enum:               # exit qualification of an EPT violation (SDM 3C table 27-7)
+    QUAL_READ = 0x1
+    QUAL_WRITE = 0x2
+    QUAL_FETCH = 0x4
+    QUAL_ENTRY_SHIFT = 3 # bits 5:3: R, W, X of all entries read, ANDed
+    QUAL_GVA_VALID = 0x80
+    QUAL_FINAL = 0x100   # the access to the page itself, not to a paging structure
+
+cdef enum:
+    EPT_TO_TLB = 5       # EPT_R << EPT_TO_TLB is TLB_EPT_R
+
+ctypedef struct Walker:  # one walk; lives on the stack
+    Mmu* m
+    const Ram* ram
+    Ledger* ledger       # not used when quiet
+    const PagingContext* ctx
+    bint quiet           # no charge, no count, no fill, no accessed and dirty flags
+    uint64_t qualification   # set with XLAT_EPT_VIOLATION
+    gpa_t fault_gpa          # set with XLAT_EPT_*
+
+ctypedef struct NestedPage:  # where a guest-physical page lies
+    hpa_t hpa            # of its 4 KB page, or HPA_NONE
+    int flags            # TLB_EPT_*; TLB_D when writes find the dirty flag set
+    int shift            # 12, 21, 30
+
+cdef inline uint64_t qualify(uint64_t want, uint64_t rights, int kind) noexcept nogil:
+    """Exit qualification.  An access to a guest paging structure that counts as a write because EPT
+    accessed and dirty flags are on reports both read and write."""
+    return want | rights << QUAL_ENTRY_SHIFT | QUAL_GVA_VALID | (QUAL_FINAL if kind == NESTED_FOR_PAGE else 0)
+
+cdef inline uint64_t ept_read(Walker* w, hpa_t at, int level, int kind) noexcept nogil:
+    """Read one EPT entry, booked."""
+    cdef uint64_t e
+    if not w.quiet:
+        w.m.count.nested_refs[kind][level] += 1
+        charge(w.ledger, WALK_NESTED_1 + level - 1, NESTED_REF_1 + level - 1)
+    ram_read64(w.ram, at, &e)
+    return e
+
+cdef inline void ept_mark(Walker* w, hpa_t at, uint64_t e, uint64_t flags) noexcept nogil:
+    """Set accessed or dirty in an EPT entry, when the EPT pointer turns them on."""
+    if w.quiet or not w.ctx.eptp & EPTP_AD or e & flags == flags:
+        return
+    w.m.count.nested_writes += 1
+    ram_write64(w.ram, at, e | flags)
+
+cdef inline int ept_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPage* page) noexcept nogil:
+    """Walk the EPT for an access `want` to `gpa`.  XLAT_OK, XLAT_EPT_VIOLATION or XLAT_EPT_MISCONFIG."""
+    cdef hpa_t table = w.ctx.eptp & FRAME_MASK, at = 0
+    cdef uint64_t e = 0, rights = EPT_RWX
+    cdef int level = 4, shift = 39
+    cdef bint leaf = False
+    w.fault_gpa = gpa
+    while True:
+        at = table + (gpa >> shift & 511) * 8
+        e = ept_read(w, at, level, kind)
+        rights &= e
+        if e & EPT_RWX == 0:
+            w.qualification = qualify(want, 0, kind)
+            return XLAT_EPT_VIOLATION
+        leaf = level == 1 or (level < 4 and e & EPT_PS != 0)
+        if (e & reserved_ept(leaf, level, w.ctx.maxphyaddr, w.m.config.ept_1g)
+                or ept_illegal(e, leaf, w.m.config.ept_exec_only)):
+            return XLAT_EPT_MISCONFIG
+        if leaf:
+            break
+        ept_mark(w, at, e, EPT_A)
+        table = e & FRAME_MASK
+        level -= 1
+        shift -= 9
+    if want & ~rights:
+        w.qualification = qualify(want, rights, kind)
+        return XLAT_EPT_VIOLATION
+    ept_mark(w, at, e, EPT_A | (EPT_D if want & EPT_W else 0))
+    page.shift = shift
+    page.hpa = (e & FRAME_MASK & ~((<uint64_t>1 << shift) - 1)) + (gpa & ((<uint64_t>1 << shift) - 1) & FRAME_MASK)
+    page.flags = <int>rights << EPT_TO_TLB
+    if not w.ctx.eptp & EPTP_AD or e & EPT_D or want & EPT_W:
+        page.flags |= TLB_D
+    return XLAT_OK
+
+cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
+    """Find the 4 KB page in which a guest paging-structure entry lies.
+
+    Not nested: in the world's window; HPA_NONE outside, where entries read as all ones.
+    Nested: through the nested TLB or the EPT, as a write when EPT accessed and dirty flags are on (SDM 3C 28.3.5).
+    """
+    cdef uint64_t want
+    cdef int index, status
+    cdef int needed = TLB_EPT_R
+    if w.ctx.eptp == 0:
+        page.hpa = window_hpa(&w.ctx.window, entry & FRAME_MASK)
+        page.flags = TLB_EPT_RWX | TLB_D
+        page.shift = 12
+        return XLAT_OK
+    entry &= w.ctx.window.a20_mask
+    want = EPT_R
+    if w.ctx.eptp & EPTP_AD:
+        want = EPT_R | EPT_W
+        needed = TLB_EPT_R | TLB_EPT_W | TLB_D
+    if not w.quiet:
+        index = nested_tlb_find(&w.m.tlb, entry)
+        if index >= 0 and w.m.tlb.entry[index].flags & needed == needed:
+            tlb_used(&w.m.tlb, index)
+            charge(w.ledger, TLB, NESTED_TLB_HIT)
+            page.hpa = (w.m.tlb.entry[index].pfn + (entry >> 12) - w.m.tlb.entry[index].gfn) << 12
+            page.flags = w.m.tlb.entry[index].flags
+            page.shift = w.m.tlb.entry[index].shift
+            return XLAT_OK
+    status = ept_walk(w, entry, want, NESTED_FOR_TABLE, page)
+    if status != XLAT_OK:
+        return status
+    if not w.quiet:
+        nested_tlb_fill(&w.m.tlb, entry, page.hpa, page.shift, page.flags)
+    return XLAT_OK
+
+cdef inline int final_page(Walker* w, gpa_t gpa, uint64_t want, NestedPage* page) noexcept nogil:
+    """Find the page of a final address for an access `want`."""
+    if w.ctx.eptp == 0:
+        page.hpa = window_hpa(&w.ctx.window, gpa)
+        page.flags = TLB_EPT_RWX | TLB_D
+        page.shift = 30
+        return XLAT_OK
+    return ept_walk(w, gpa & w.ctx.window.a20_mask, want, NESTED_FOR_PAGE, page)
