@@ -48,12 +48,10 @@ def run(guest, style, quiet, options):
     machine = session.start(found, style, options)
     result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
     if not quiet and options.json != "-":
-        out = tables.console()
-        out.print("\n" + tables.summary(result, hertz(result["profile"])))
-        out.print(tables.ledger_table(result))
-        for count, rows in ((any(result["exits"].values()), tables.exits_table), (True, tables.counts_table)):
-            if count:
-                out.print(rows(result))
+        parts = [tables.ledger_table(result), tables.counts_table(result)]
+        if any(row["count"] for row in result["exits"].values()):
+            parts.insert(1, tables.exits_table(result))
+        tables.show("", tables.summary(result, hertz(result["profile"])), *parts)
     write_json(result, options.json)
     return report.exit_status(result)
 
@@ -110,16 +108,13 @@ def check_equal(found, names, runs, options):
 
 
 def show_comparison(results):
-    out, runs = tables.console(), results["runs"]
-    for one in runs:
-        out.print(tables.summary(one, hertz(one["profile"])))
-    out.print(tables.compare_table(runs))
-    out.print(tables.compare_counts_table(runs))
-    check = results.get("check")
+    runs, check = results["runs"], results.get("check")
+    tables.show(*(tables.summary(one, hertz(one["profile"])) for one in runs),
+                tables.compare_table(runs), tables.compare_counts_table(runs))
     if check and check["equal"]:
-        out.print(f"Equal under all styles (--clock {check['clock']}): end, instructions, console, report words, digest.")
+        tables.show(f"Equal under all styles (--clock {check['clock']}): end, instructions, console, report words, digest.")
     elif check:
-        out.print("\n".join([f"DIFFERENT (--clock {check['clock']}):", *check["differs"]]))
+        tables.show("\n".join([f"DIFFERENT (--clock {check['clock']}):", *check["differs"]]))
 
 
 @click.command(short_help="Run a guest: its exits, as perf kvm stat shows them.")
@@ -154,7 +149,7 @@ def roms(name, target):
         found = [guests.find(name).rom or {"name": name}]
     found = [dict(rom, styles=guests.styles_of(rom)) if "styles" in rom else rom for rom in found]
     if target != "-":
-        tables.console().print(tables.fields((key, value) for key, value in found[0].items()) if name else tables.roms_table(found))
+        tables.show(tables.fields(found[0].items()) if name else tables.roms_table(found))
     write_json(found, target)
 
 
@@ -172,8 +167,7 @@ def profiles(name, target):
     from pyx86v.cost.profile import load_profile, profile_names
     found = [load_profile(each) for each in ([name] if name else profile_names())]
     if target != "-":
-        out = tables.console()
-        out.print(tables.prices_table(found[0]) if name else tables.profiles_table(found))
+        tables.show(tables.prices_table(found[0]) if name else tables.profiles_table(found))
     write_json([tables.profile_dict(profile) for profile in found], target)
 
 

@@ -19,6 +19,15 @@ def console(file=None):
                    width=None if file.isatty() else PLAIN_WIDTH)
 
 
+def show(*parts, file=None):
+    """Print strings and tables to `file` (default: standard output), without blanks at the ends of lines."""
+    out = console(file)
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part)
+    out.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
 def number(value):
     return f"{value:,}"
 
@@ -174,7 +183,7 @@ def fields(pairs):
 
 def profiles_table(profiles):
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("profile", "clock", "processor", "TLB entries (code / data / second level), 4 KiB pages"):
+    for name in ("profile", "clock", "processor", "4 KiB TLB: code / data / level 2"):
         rows.add_column(name, no_wrap=name in ("profile", "clock"))
     for profile in profiles:
         sizes = [" + ".join(str(tlb.entries) for tlb in profile.tlbs if rule(tlb)) or "-" for rule in
