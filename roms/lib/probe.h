@@ -21,6 +21,7 @@
 #define V_MF 16
 
 #ifndef __ASSEMBLER__
+#include "ring.h"
 #include "traps.h"
 
 struct probe { u32 name, ring, code, at, vector, error, len, want, setup, flags; };

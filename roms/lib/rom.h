@@ -292,8 +292,8 @@ INLINE u64 gate(u32 offset, u32 selector, u32 access, u32 low)
 
 struct __attribute__((packed)) tss64 {
     u32 reserved0;
-    u64 rsp[3], reserved1, ist[8];      /* ist[0] is reserved, ist[1..7] are IST1..IST7 */
-    u16 reserved2[3], io_map;
+    u64 rsp[3], ist[8];                 /* ist[0] is reserved, ist[1..7] are IST1..IST7 */
+    u16 reserved1[5], io_map;
 };
 struct tss32 {
     u32 link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi;

@@ -1,51 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# rings.S -- enter a ring, leave it from the trap handler, and the targets of the call and interrupt gates.
+# rings.S -- the targets of the call and interrupt gates.
 #include "rings.h"
 
         .text
         .code32
-        .global ring_run, ring_leave
-# void ring_run(cs, ds, eip, esp, eflags): go to cs:eip with all data segments = ds.  Returns after ring_leave.
-ring_run:
-        push %ebp
-        push %ebx
-        push %esi
-        push %edi
-        mov %esp, saved_esp
-        mov 20(%esp), %eax
-        mov 24(%esp), %ecx
-        mov 28(%esp), %edx
-        mov 32(%esp), %ebx
-        mov 36(%esp), %esi
-        test $3, %al
-        jnz 1f
-        mov %ebx, %esp                  # the same ring: iret does not load ss:esp
-        jmp 2f
-1:      push %ecx
-        push %ebx
-2:      push %esi
-        push %eax
-        push %edx
-        mov %ecx, %ds
-        mov %ecx, %es
-        mov %ecx, %fs
-        mov %ecx, %gs
-        xor %eax, %eax
-        iret
-
-ring_leave:
-        mov saved_esp, %esp
-        mov $KDATA, %eax
-        mov %eax, %ds
-        mov %eax, %es
-        mov %eax, %fs
-        mov %eax, %gs
-        pop %edi
-        pop %esi
-        pop %ebx
-        pop %ebp
-        ret
-
 # Behind GATE_R0..GATE_R2: eax = cs << 16 | (parameter 0 + parameter 1) << 8 | outer ss.
         .global gate_entry, gate_same, gate_nulling, int_flags, int_inner
 gate_entry:
@@ -110,4 +68,3 @@ ring2_stack:
         .skip 4096
 probe_stack:
         .skip 64
-saved_esp: .skip 4

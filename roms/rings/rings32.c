@@ -20,8 +20,6 @@
 
 extern char ring0_stack[], ring1_stack[], ring2_stack[], probe_stack[];
 void gate_entry(void), gate_same(void), gate_nulling(void), int_flags(void), int_inner(void);
-void ring_run(u32 cs, u32 ds, u32 eip, u32 esp, u32 eflags);
-void __attribute__((noreturn)) ring_leave(void);
 
 struct tss32 tss;
 static u64 ldt[3];
@@ -32,7 +30,7 @@ static const u16 ring_cs[4] = {KCODE32, CS1, CS2, CS3}, ring_ds[4] = {KDATA, SS1
 void trap32(struct frame32 *f)
 {
     seen_note(f, f->eax);
-    ring_leave();
+    ring_leave32();
 }
 
 /* ---- what a probe finds ---- */
@@ -137,7 +135,7 @@ static u32 by_ring[4];
 static void probe_enter(const struct probe *p)
 {
     by_ring[p->ring]++;
-    ring_run(ring_cs[p->ring], ring_ds[p->ring], p->code, (u32)probe_stack, p->flags);
+    ring_run32(ring_cs[p->ring], ring_ds[p->ring], p->code, (u32)probe_stack, p->flags);
 }
 
 int main32(void)
