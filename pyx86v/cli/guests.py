@@ -18,7 +18,7 @@ LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution'
 class Guest:
     """What to run: `rom` is its entry in the manifest, None for a file of the user's."""
     name: str
-    path: Path
+    path: str
     rom: dict = None
 
     @property
@@ -44,12 +44,12 @@ def find(name, folder=ROMS):
     if os.sep not in name:
         roms = {rom["name"]: rom for rom in manifest(folder)} if (folder / "manifest.json").exists() else {}
         if name in roms:
-            return Guest(name, folder / f"{name}.elf", roms[name])
+            return Guest(name, str(folder / f"{name}.elf"), roms[name])
         if not os.path.exists(name):
             close = difflib.get_close_matches(name, roms, 1)
             hint = f"did you mean {close[0]}?" if close else "see: pyx86v roms"
             raise BootError(f"{name}: guest: neither a file nor a bundled guest; {hint}")
-    return Guest(name, Path(name))
+    return Guest(name, name)
 
 
 def styles_of(rom):

@@ -15,7 +15,7 @@ def start(guest, style, options):
     from pyx86v import Machine
     try:
         machine = Machine(memory=options.memory or options.size(guest.memory), style=style, profile=options.cpu, clock=options.clock)
-        machine.load(str(guest.path), initrd=options.initrd, kernel_args=options.kernel_args)
+        machine.load(guest.path, initrd=options.initrd, kernel_args=options.kernel_args)
     except MemoryError:
         raise ValueError(f"memory: {options.memory} bytes are not available") from None
     return machine
