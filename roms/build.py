@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build the ROMs: python roms/build.py OUTDIR [NAME...]
 
-Writes OUTDIR/NAME.elf (ELF32, multiboot) and OUTDIR/manifest.json (the headers of the ROMs built).
+Writes OUTDIR/NAME.elf (ELF32, multiboot; a flat OUTDIR/NAME.bin when the kind is firmware) and
+OUTDIR/manifest.json (the headers of the ROMs built).
 Needs gcc, ld and objcopy.  The same sources give the same bytes wherever the checkout lies.
 
 A ROM is a folder with NAME.S or NAME.c, whose top comment is the header.  Everything is linked as elf64
@@ -102,8 +103,13 @@ def compile_one(source, out, flags):
         run("gcc", "-m64", "-c", *CFLAGS, *flags, source, "-o", out)
 
 
+def image_name(head):
+    """File name of the built ROM: firmware is a flat .bin, everything else a multiboot .elf."""
+    return head["name"] + (".bin" if head["kind"] == "firmware" else ".elf")
+
+
 def build_one(head, outdir, lib, work):
-    """Compile and link one ROM into outdir/NAME.elf."""
+    """Compile and link one ROM into outdir/image_name(head)."""
     flags = head.get("cflags", "").split() + [f"-I{head['name']}"]
     objects = []
     for source in sorted((HERE / head["name"]).iterdir()):
@@ -111,7 +117,10 @@ def build_one(head, outdir, lib, work):
             out = work / f"{head['name']}-{source.name}.o"
             compile_one(source.relative_to(HERE), out, flags)
             objects.append(out)
-    linked, image = work / f"{head['name']}.elf64", outdir / f"{head['name']}.elf"
+    linked, image = work / f"{head['name']}.elf64", outdir / image_name(head)
+    if head["kind"] == "firmware":
+        run("ld", "-m", "elf_x86_64", "-Ttext=0", "-e", "0", "--oformat", "binary", "-o", image, *objects)
+        return image
     run("ld", "-m", "elf_x86_64", "-nostdlib", "-static", "--build-id=none", "-z", "max-page-size=4096", "-z",
         "noexecstack", "--no-warn-rwx-segments", "-T", "lib/rom.lds", "-o", linked, *lib, *objects)
     run("objcopy", "-O", "elf32-i386", linked, image)
