@@ -52,7 +52,7 @@ def test_multiboot_information(load):
     flags, lower, upper, _, cmdline, count, modules = struct.unpack_from("<7I", ram, info)
     assert flags == 0b1001001101
     assert (lower, upper) == (639, (MEMORY - MIB) // 1024)
-    assert cstring(ram, cmdline) == b"root=x quiet"
+    assert cstring(ram, cmdline) == b"image root=x quiet"
     assert cstring(ram, u32(ram, info + 64)) == b"pyx86v"
     assert count == 1
     start, end = struct.unpack_from("<II", ram, modules)

@@ -3,6 +3,7 @@
 
 The information structure lies in low memory: memory sizes, command line, one module, memory map, loader name.
 """
+import os
 import struct
 
 from pyx86v.boot import elf, state
@@ -70,7 +71,9 @@ def place_by_header(layout, data, at):
 def information(layout, end, kernel_args, initrd):
     """Write the information structure (3.3) and what it points to; returns its address."""
     low = {"low": 0x9000, "high": LOW_END}
-    cmdline = layout.put("command line", kernel_args + b"\0", **low)
+    # the image's name comes first, as QEMU and GRUB Legacy do it; without its folder, so that memory does not depend on it
+    words = os.path.basename(layout.path).encode("utf-8", "surrogateescape") + (b" " + kernel_args if kernel_args else b"")
+    cmdline = layout.put("command line", words + b"\0", **low)
     name = layout.put("loader name", b"pyx86v\0", **low)
     entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(layout.memory_bytes))
     mmap = layout.put("memory map", entries, **low)

@@ -39,12 +39,18 @@ def manifest(folder=ROMS):
         raise BootError(f"{folder}: the bundled guests are not built: python roms/build.py {folder}") from None
 
 
+def image(name, folder=ROMS):
+    """The path of a ROM's image: a kernel or a flat firmware."""
+    flat = folder / f"{name}.bin"
+    return str(flat if flat.exists() else folder / f"{name}.elf")
+
+
 def find(name, folder=ROMS):
     """The Guest called `name`; a name with a slash, or of an existing file that is no ROM, is a path."""
     if os.sep not in name:
         roms = {rom["name"]: rom for rom in manifest(folder)} if (folder / "manifest.json").exists() else {}
         if name in roms:
-            return Guest(name, str(folder / f"{name}.elf"), roms[name])
+            return Guest(name, image(name, folder), roms[name])
         if not os.path.exists(name):
             close = difflib.get_close_matches(name, roms, 1)
             hint = f"did you mean {close[0]}?" if close else "see: pyx86v roms"
