@@ -223,8 +223,7 @@ cdef inline void channel_control(PitChannel* c, uint8_t value) noexcept nogil:
     c.null_count = 1
     c.written = c.load = c.counting = c.armed = 0
     c.write_high = c.read_high = c.latched = c.status_latched = 0
-    if c.count > modulus(c):
-        c.count %= modulus(c)
+    c.count %= modulus(c)
 
 cdef inline void channel_count(PitChannel* c, uint16_t raw) noexcept nogil:
     """A complete count has been written to CR."""

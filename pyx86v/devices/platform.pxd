@@ -8,7 +8,7 @@ request withdrawn before INTA is gone), so ask platform_irq() at the moment of d
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.devices.debug cimport Debug
 from pyx86v.devices.kbc cimport Kbc
-from pyx86v.devices.pic cimport Pic, pic_ack, pic_irq
+from pyx86v.devices.pic cimport Pic, chip_irr, pic_ack, pic_irq
 from pyx86v.devices.pit cimport Pit
 from pyx86v.devices.rtc cimport Rtc
 from pyx86v.devices.sinks cimport Sinks
@@ -46,11 +46,12 @@ cdef inline uint64_t platform_next_event(const Platform* p, uint64_t now) noexce
     """The next cycle at which an interrupt line may change by itself; UINT64_MAX: never.
 
     `now` itself means that platform_advance() is due.  Masked timers are left out: their state is
-    brought up to date when somebody looks.
+    brought up to date when somebody looks.  A high output whose request has been acknowledged falls
+    unseen, so then only the next rise counts.
     """
     cdef uint64_t next = <uint64_t>-1
     if not p.pic.master.imr & 1:
-        next = p.pit_fall if p.pic.master.line & 1 else p.pit_rise
+        next = p.pit_fall if chip_irr(&p.pic.master) & 1 else p.pit_rise
     if not p.pic.slave.imr & 1 and not p.pic.master.imr & 4 and p.rtc_rise < next:
         next = p.rtc_rise
     return next if next > now else now

@@ -2,6 +2,7 @@
 """A bare platform for tests: no processor, ports and time by hand."""
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from pyx86v.devices.pic cimport pic_set_irq
 from pyx86v.devices.platform cimport (Platform, platform_ack, platform_advance, platform_in, platform_init, platform_irq,
                                       platform_next_event, platform_out)
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append, sinks_free, sinks_init
@@ -57,6 +58,12 @@ cdef class PlatformBench:
 
     def ack(self):
         return platform_ack(&self.p)
+
+    def set_irq(self, int irq, bint level):
+        """Drive a request line by hand; the chips own 0, 1, 4 and 8."""
+        if not 0 <= irq <= 15 or irq == 2:
+            raise ValueError(f"IRQ {irq}: expected 0 to 15, not 2")
+        pic_set_irq(&self.p.pic, irq, level)
 
     def feed(self, bytes data):
         """Append to the host's input for COM1."""
