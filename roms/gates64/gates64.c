@@ -92,7 +92,7 @@ static void tss_reset(void)
 {
     memset(&tss, 0, sizeof tss);
     memset(tss.io_map, 0xff, sizeof tss.io_map);
-    tss.io_map[0x3fd / 8] &= ~(1 << (0x3fd & 7));
+    tss.io_map[0x21 / 8] &= ~(1 << (0x21 & 7));
     tss.io_map[0x80 / 8] &= ~3;
     tss.tss.rsp[0] = (word)ring0_stack;
     tss.tss.ist[IST_TEST] = (word)ist_stack;
