@@ -153,7 +153,8 @@ static void availability(void)
 {
     static const struct { u32 em, mp, ts, x87, wait, sse; } rows[] = {
         {0, 0, 0, NO_FAULT, NO_FAULT, NO_FAULT}, {0, 0, 1, 7, NO_FAULT, 7}, {0, 1, 0, NO_FAULT, NO_FAULT, NO_FAULT},
-        {0, 1, 1, 7, 7, 7}, {1, 0, 0, 7, NO_FAULT, 6}, {1, 0, 1, 7, NO_FAULT, ANY}, {1, 1, 0, 7, NO_FAULT, 6}, {1, 1, 1, 7, 7, ANY},
+        {0, 1, 1, 7, 7, 7}, {1, 0, 0, 7, NO_FAULT, 6},
+        {1, 0, 1, 7, NO_FAULT, ANY}, {1, 1, 0, 7, NO_FAULT, 6}, {1, 1, 1, 7, 7, ANY},
     };
     word cr0 = read_cr0();
     u32 h = MIX_START;

@@ -18,10 +18,16 @@
 
 static u8 __attribute__((aligned(4096))) from[SIZE + 64], to[SIZE + 64];
 
-static void copy_movsb(void *d, const void *s, u64 n) { asm volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n) : : "memory"); }
-static void copy_movsw(void *d, const void *s, u64 n) { n /= 2; asm volatile("rep movsw" : "+D"(d), "+S"(s), "+c"(n) : : "memory"); }
-static void copy_movsl(void *d, const void *s, u64 n) { n /= 4; asm volatile("rep movsl" : "+D"(d), "+S"(s), "+c"(n) : : "memory"); }
-static void copy_movsq(void *d, const void *s, u64 n) { n /= 8; asm volatile("rep movsq" : "+D"(d), "+S"(s), "+c"(n) : : "memory"); }
+#define REP_MOVS(name, width)                                                                              \
+    static void copy_##name(void *d, const void *s, u64 n)                                                 \
+    {                                                                                                      \
+        n /= width;                                                                                        \
+        asm volatile("rep " #name : "+D"(d), "+S"(s), "+c"(n) : : "memory");                               \
+    }
+REP_MOVS(movsb, 1)
+REP_MOVS(movsw, 2)
+REP_MOVS(movsl, 4)
+REP_MOVS(movsq, 8)
 
 /* The same from the last quadword to the first: DF = 1. */
 static void copy_backwards(void *d, const void *s, u64 n)
