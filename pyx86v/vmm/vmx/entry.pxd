@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VM entry (SDM 3C chapter 26): price, checks, launch state, and the account of the exit that it ends.
+
+Checks have no effect when they pass, so they are made when a field that they read was written: at the first
+entry, and after the monitor wrote a control or guest field (`dirty`).  The price does not depend on it.
+"""
+from libc.stdint cimport uint64_t
+from pyx86v.cost.ledger cimport ENTRY, EXIT, IDLE, Ledger, UNTAGGED_SWITCH, VM_ENTRY, charge
+from pyx86v.mmu.invalidate cimport mmu_flush_asid
+from pyx86v.vmm.guest cimport ExitCount, Guest, STOP_ERROR
+from pyx86v.vmm.vmx.checks cimport *
+from pyx86v.vmm.vmx.checks_guest cimport *
+from pyx86v.vmm.vmx.reasons cimport *
+from pyx86v.vmm.vmx.state cimport *
+
+cdef inline uint64_t busy_units(const Ledger* l) noexcept nogil:
+    """The ledger's clock without the time that HLT skipped: what exits are measured with."""
+    return l.total - l.by[<int>IDLE]
+
+cdef inline void account_exit(Guest* g) noexcept nogil:
+    """Book everything since the exit began to its reason."""
+    cdef ExitCount* c = &g.vcpu.exits[vmx_of(g).reason]
+    cdef uint64_t units = busy_units(g.ledger) - g.vcpu.exit_started
+    c.units += units
+    if c.least == 0 or units < c.least:
+        c.least = units
+    if units > c.most:
+        c.most = units
+
+cdef inline void untagged_switch(Guest* g, int cause) noexcept nogil:
+    """Without VPID every transition drops the linear and combined mappings (SDM 3C 28.4.3.1)."""
+    if secondary_controls(&vmx_of(g).vmcs) & SEC_VPID:
+        return
+    charge(g.ledger, cause, UNTAGGED_SWITCH)
+    mmu_flush_asid(g.mmu, g.vcpu.paging.asid)
+    g.cpu.flush(g.cpu)
+
+cdef inline int entry_checks(const Vmcs* v, const VmxCaps* c) noexcept nogil:
+    """All rules in the manual's order: the first that is broken, or RULE_NONE."""
+    cdef int rule = check_controls(v, c)
+    if not rule:
+        rule = check_host(v, c)
+    return rule if rule else check_guest(v, c)
+
+cdef inline int entry_failure(Guest* g, int rule) noexcept nogil:
+    """VMfailValid (26.1) for controls and host state, an exit with reason 33 and bit 31 (26.7) for guest state."""
+    cdef Vmx* x = vmx_of(g)
+    x.failed_rule = rule
+    if rule <= HOST_LAST:
+        field_set(&x.vmcs, VM_INSTR_ERROR, VMERR_ENTRY_CONTROLS if rule <= CTL_LAST else VMERR_ENTRY_HOST)
+    else:
+        field_set(&x.vmcs, EXIT_REASON, ENTRY_FAILURE | REASON_ENTRY_GUEST)
+        field_set(&x.vmcs, EXIT_QUALIFICATION, guest_qualification(rule))
+        g.vcpu.exits[REASON_ENTRY_GUEST].count += 1
+    g.vcpu.stop_reason = STOP_ERROR
+    return -1
+
+cdef inline int vm_entry(Guest* g) noexcept nogil:
+    """VMLAUNCH or VMRESUME, as the launch state asks.  0: the guest runs; -1: the entry failed, the run stops."""
+    cdef Vmx* x = vmx_of(g)
+    cdef int rule = RULE_NONE
+    charge(g.ledger, ENTRY, VM_ENTRY)
+    untagged_switch(g, ENTRY)
+    if x.dirty:
+        sync_guest(g)
+        rule = entry_checks(&x.vmcs, &x.caps)
+    elif field_get(&x.vmcs, ENTRY_INTR_INFO) & INTR_VALID:
+        field_set(&x.vmcs, GUEST_CR0, guest_field(g, GUEST_CR0))
+        rule = check_injection(&x.vmcs, &x.caps)
+    if x.root:
+        account_exit(g)
+    if rule:
+        return entry_failure(g, rule)
+    x.dirty = False
+    x.root = False
+    x.vmcs.launch = LAUNCHED
+    return 0

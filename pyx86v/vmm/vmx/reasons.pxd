@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Basic exit reasons (SDM 3D appendix C) and their names as monitors print them."""
+from libc.stdint cimport uint32_t
+
+cdef enum:
+    REASON_EXCEPTION = 0
+    REASON_EXTERNAL_INTERRUPT = 1
+    REASON_TRIPLE_FAULT = 2
+    REASON_INIT = 3
+    REASON_SIPI = 4
+    REASON_INTERRUPT_WINDOW = 7
+    REASON_NMI_WINDOW = 8
+    REASON_TASK_SWITCH = 9
+    REASON_CPUID = 10
+    REASON_GETSEC = 11
+    REASON_HLT = 12
+    REASON_INVD = 13
+    REASON_INVLPG = 14
+    REASON_RDPMC = 15
+    REASON_RDTSC = 16
+    REASON_RSM = 17
+    REASON_VMCALL = 18
+    REASON_VMCLEAR = 19
+    REASON_VMLAUNCH = 20
+    REASON_VMPTRLD = 21
+    REASON_VMPTRST = 22
+    REASON_VMREAD = 23
+    REASON_VMRESUME = 24
+    REASON_VMWRITE = 25
+    REASON_VMXOFF = 26
+    REASON_VMXON = 27
+    REASON_CR = 28
+    REASON_DR = 29
+    REASON_IO = 30
+    REASON_RDMSR = 31
+    REASON_WRMSR = 32
+    REASON_ENTRY_GUEST = 33      # entry failure: guest state
+    REASON_ENTRY_MSR = 34        # entry failure: MSR loading
+    REASON_MWAIT = 36
+    REASON_MONITOR_TRAP = 37
+    REASON_MONITOR = 39
+    REASON_PAUSE = 40
+    REASON_ENTRY_MCE = 41
+    REASON_TPR = 43
+    REASON_APIC_ACCESS = 44
+    REASON_EOI = 45
+    REASON_GDTR_IDTR = 46
+    REASON_LDTR_TR = 47
+    REASON_EPT_VIOLATION = 48
+    REASON_EPT_MISCONFIG = 49
+    REASON_INVEPT = 50
+    REASON_RDTSCP = 51
+    REASON_PREEMPTION = 52
+    REASON_INVVPID = 53
+    REASON_WBINVD = 54
+    REASON_XSETBV = 55
+    REASON_APIC_WRITE = 56
+    REASON_RDRAND = 57
+    REASON_INVPCID = 58
+    REASON_VMFUNC = 59
+    REASON_ENCLS = 60
+    REASON_RDSEED = 61
+    REASON_PML_FULL = 62
+    REASON_XSAVES = 63
+    REASON_XRSTORS = 64
+    N_REASONS = 65
+    NO_EXIT = -1
+
+cdef extern from *:
+    """
+    #define PYX_ENTRY_FAILURE 0x80000000u
+    """
+    const uint32_t ENTRY_FAILURE "PYX_ENTRY_FAILURE"     # bit 31 of the exit reason
+
+cdef inline void fill_reason_names(const char** names) noexcept:
+    """The name of every reason that can be counted, in the order of the appendix."""
+    names[REASON_EXCEPTION] = b"EXCEPTION_NMI"
+    names[REASON_EXTERNAL_INTERRUPT] = b"EXTERNAL_INTERRUPT"
+    names[REASON_TRIPLE_FAULT] = b"TRIPLE_FAULT"
+    names[REASON_INIT] = b"INIT_SIGNAL"
+    names[REASON_SIPI] = b"SIPI_SIGNAL"
+    names[REASON_INTERRUPT_WINDOW] = b"INTERRUPT_WINDOW"
+    names[REASON_NMI_WINDOW] = b"NMI_WINDOW"
+    names[REASON_TASK_SWITCH] = b"TASK_SWITCH"
+    names[REASON_CPUID] = b"CPUID"
+    names[REASON_GETSEC] = b"GETSEC"
+    names[REASON_HLT] = b"HLT"
+    names[REASON_INVD] = b"INVD"
+    names[REASON_INVLPG] = b"INVLPG"
+    names[REASON_RDPMC] = b"RDPMC"
+    names[REASON_RDTSC] = b"RDTSC"
+    names[REASON_RSM] = b"RSM"
+    names[REASON_VMCALL] = b"VMCALL"
+    names[REASON_VMCLEAR] = b"VMCLEAR"
+    names[REASON_VMLAUNCH] = b"VMLAUNCH"
+    names[REASON_VMPTRLD] = b"VMPTRLD"
+    names[REASON_VMPTRST] = b"VMPTRST"
+    names[REASON_VMREAD] = b"VMREAD"
+    names[REASON_VMRESUME] = b"VMRESUME"
+    names[REASON_VMWRITE] = b"VMWRITE"
+    names[REASON_VMXOFF] = b"VMOFF"
+    names[REASON_VMXON] = b"VMON"
+    names[REASON_CR] = b"CR_ACCESS"
+    names[REASON_DR] = b"DR_ACCESS"
+    names[REASON_IO] = b"IO_INSTRUCTION"
+    names[REASON_RDMSR] = b"MSR_READ"
+    names[REASON_WRMSR] = b"MSR_WRITE"
+    names[REASON_ENTRY_GUEST] = b"INVALID_STATE"
+    names[REASON_ENTRY_MSR] = b"MSR_LOAD_FAIL"
+    names[REASON_MWAIT] = b"MWAIT_INSTRUCTION"
+    names[REASON_MONITOR_TRAP] = b"MONITOR_TRAP_FLAG"
+    names[REASON_MONITOR] = b"MONITOR_INSTRUCTION"
+    names[REASON_PAUSE] = b"PAUSE_INSTRUCTION"
+    names[REASON_ENTRY_MCE] = b"MCE_DURING_VMENTRY"
+    names[REASON_TPR] = b"TPR_BELOW_THRESHOLD"
+    names[REASON_APIC_ACCESS] = b"APIC_ACCESS"
+    names[REASON_EOI] = b"EOI_INDUCED"
+    names[REASON_GDTR_IDTR] = b"GDTR_IDTR"
+    names[REASON_LDTR_TR] = b"LDTR_TR"
+    names[REASON_EPT_VIOLATION] = b"EPT_VIOLATION"
+    names[REASON_EPT_MISCONFIG] = b"EPT_MISCONFIG"
+    names[REASON_INVEPT] = b"INVEPT"
+    names[REASON_RDTSCP] = b"RDTSCP"
+    names[REASON_PREEMPTION] = b"PREEMPTION_TIMER"
+    names[REASON_INVVPID] = b"INVVPID"
+    names[REASON_WBINVD] = b"WBINVD"
+    names[REASON_XSETBV] = b"XSETBV"
+    names[REASON_APIC_WRITE] = b"APIC_WRITE"
+    names[REASON_RDRAND] = b"RDRAND"
+    names[REASON_INVPCID] = b"INVPCID"
+    names[REASON_VMFUNC] = b"VMFUNC"
+    names[REASON_ENCLS] = b"ENCLS"
+    names[REASON_RDSEED] = b"RDSEED"
+    names[REASON_PML_FULL] = b"PML_FULL"
+    names[REASON_XSAVES] = b"XSAVES"
+    names[REASON_XRSTORS] = b"XRSTORS"
