@@ -3,7 +3,7 @@
 # make test    build everything and run the suite;  make test-quick leaves out what takes minutes
 # make bench   measure the speed of the machine beside plain Unicorn and QEMU
 PYTHON ?= python3
-GUEST  ?= minikernel
+GUEST  ?= ptestorm
 VENV   := .venv
 BIN    := $(VENV)/bin
 need    = || { echo "pyx86v: $(1)" >&2; exit 1; }
