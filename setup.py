@@ -42,7 +42,7 @@ def extension(source):
         if name == prefix or name.startswith(prefix + "."):
             up = "/".join([".."] * name.count("."))
             link += [str(wheel(package) / "lib" / library), f"-Wl,-rpath,$ORIGIN/{up}/{package}/lib"]
-    return Extension(name, [str(source)], extra_link_args=link, extra_compile_args=["-O2", "-Wno-unused-function"],
+    return Extension(name, [str(source)], extra_link_args=link, extra_compile_args=["-O2", "-Wno-unused-function", "-Wno-sign-compare"],
                      include_dirs=[".", *(str(wheel(package) / "include") for package in ("unicorn", "capstone"))])
 
 
