@@ -33,7 +33,7 @@ def pyx(monkeypatch, capsys, tmp_path):
 
 # Statuses
 
-@pytest.mark.parametrize("script, status", [("end=exit:0", 0), ("end=exit:7", 7), ("end=halt:0", 0), ("end=shutdown", 1), ("end=hole", 1),
+@pytest.mark.parametrize("script, status", [("end=exit:0", 0), ("end=exit:7", 7), ("end=halt:0", 0), ("end=shutdown", 1), ("end=shutdown detail=reset", 0), ("end=hole", 1),
                                             ("end=error", 1), ("interrupt=5", 130)])
 def test_status_is_the_guests(pyx, script, status):
     assert pyx("run", "./guest", "--kernel-args", script)[0] == status

@@ -2,11 +2,13 @@
 """One guest on one machine: start it, run it with progress on a terminal, and give back its result."""
 import sys
 import time
+from fractions import Fraction
 
 from pyx86v.report import json as report
 from pyx86v.report.tables import console
 
 SLICE_S = 0.2                   # how often the progress line changes, in seconds
+UNITS = 64                      # a cycle in the ledger: slices must not round
 FIRST_SLICE = 20_000_000        # cycles
 
 
@@ -87,7 +89,7 @@ def run_in_slices(machine, options, screen):
     """As run_through(), but with the screen brought up to date about every SLICE_S seconds."""
     size = FIRST_SLICE
     while True:
-        cycles_left = left(options.max_cycles, machine.cycles)
+        cycles_left = left(options.max_cycles, Fraction(machine.units, UNITS))
         began = time.perf_counter()
         stop = machine.run(max_cycles=size if cycles_left is None else min(size, cycles_left),
                            max_instructions=left(options.max_instructions, machine.instructions))

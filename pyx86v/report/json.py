@@ -4,6 +4,7 @@ import json
 
 REASONS = {"limit": 124, "interrupt": 130}      # exit statuses that are ours and not the guest's
 FAILED = ("shutdown", "hole", "error")          # ends that no guest wants: at least status 1
+RESET = "reset"                                 # the detail of a shutdown that the guest asked for
 
 
 def run_result(machine, guest, end, wall_s):
@@ -23,7 +24,8 @@ def exit_status(result):
     end = result["end"]
     if end["reason"] in REASONS:
         return REASONS[end["reason"]]
-    return max(end["status"], 1) if end["reason"] in FAILED else end["status"]
+    failed = end["reason"] in FAILED and end["detail"] != RESET
+    return max(end["status"], 1) if failed else end["status"]
 
 
 def differences(runs):

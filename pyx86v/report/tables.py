@@ -54,7 +54,7 @@ def end_line(result):
     """How a run ended, in a sentence."""
     end = result["end"]
     text = {"exit": f"ended itself with status {end['status']}", "halt": "halted for good", "limit": "reached its limit",
-            "shutdown": "shut down (triple fault)", "interrupt": "was interrupted"}.get(end["reason"], end["reason"])
+            "shutdown": "shut down", "interrupt": "was interrupted"}.get(end["reason"], end["reason"])
     return text + (f": {end['detail']}" if end["detail"] else "")
 
 
