@@ -6,8 +6,8 @@
  *          times 8, IDT bit, EXT bit)
  * ends     0: every value was refused with #GP(0), every code was right
  * mission  2, 6, 59
- * qemu     no: TCG accepts these values and counts 64-bit vectors by 16; the witness is the text of the manual
- *          (SDM 3A 2.5, 4.4.1, 5.8.1, 6.13; volume 2, MOV CR and WRMSR)
+ * qemu     no: TCG accepts these values and counts 64-bit vectors by 16; the witnesses are Bochs 2.7
+ *          (ignore_bad_msrs=0) and the manual (SDM 3A 2.5, 4.4.1, 5.8.1, 6.13; volume 2, MOV CR and WRMSR)
  * time     no
  * styles   all
  * memory   64M
