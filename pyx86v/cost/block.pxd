@@ -45,6 +45,7 @@ ctypedef struct Decoder:      # one per processor profile and thread; holds no s
     uint32_t price[MAX_CLASSES]   # units by class
     FormTables forms
     Fact facts[FACTS]
+    Fact vex                  # of the last VEX form
 
 cdef Decoder* decoder_new(const uint32_t* units) noexcept nogil
 cdef void decoder_free(Decoder* d) noexcept nogil

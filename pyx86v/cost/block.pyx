@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Block decoder (the model is described in block.pxd).
 
-Lengths come from form.pxd.  What an instruction is comes from capstone, but only the first time a decoder meets a form
+Lengths come from form.pxd.  What an instruction is comes from capstone, but only the first time a decoder meets its form
 (opcode, the prefixes that matter, ModRM without its registers): capstone takes a third of a microsecond an instruction,
 as it also prints it, and a booting kernel runs a few thousand forms in half a million instructions.
 """
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from pyx86v.cost.form cimport (
-    MAP_0F, MAP_ONE, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX, Form, form_decode, form_tables_fill)
+    MAP_0F, MAP_0F38, MAP_0F3A, MAP_ONE, MEMORY_READ, MEMORY_WRITE, PREFIX_66, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX,
+    Form, form_decode, form_memory, form_tables_fill)
 from pyx86v.cost.classes import CLASSES, INDEX, PORTS, STRINGS, TRANSFERS, WHOLE, class_of
 
 
 cdef extern from "capstone/capstone.h" nogil:
     ctypedef size_t csh
-    enum: CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, CS_OPT_DETAIL, CS_OPT_ON, CS_AC_READ, CS_AC_WRITE
-    enum: CS_API_MAJOR, CS_ERR_OK, X86_INS_ENDING, X86_OP_IMM, X86_OP_MEM
+    enum: CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, CS_OPT_DETAIL, CS_OPT_ON
+    enum: CS_API_MAJOR, CS_ERR_OK, X86_INS_ENDING, X86_OP_IMM
     ctypedef struct cs_x86_op:
         int type
         uint8_t size
-        uint8_t access
     ctypedef struct cs_x86:
         uint8_t op_count
         cs_x86_op operands[8]
@@ -41,6 +41,7 @@ cdef extern from "capstone/capstone.h" nogil:
 
 cdef enum:
     MAX_IDS = 4096
+    PADDED = 32
 
 # Filled once at import, read-only afterwards.
 cdef uint8_t CLASS_OF_ID[MAX_IDS]
@@ -49,12 +50,11 @@ cdef bint CLASS_IS_WHOLE[MAX_CLASSES]
 cdef bint CLASS_IS_STRING[MAX_CLASSES]
 cdef int N_CLASSES = len(CLASSES)
 cdef int DEFAULT = INDEX["default"], LOAD = INDEX["load"], STORE = INDEX["store"], LOCK = INDEX["lock"]
-cdef int MOVE = INDEX["move"], LEA = INDEX["lea"], NOP = INDEX["nop"], EXCHANGE = INDEX["exchange"]
 cdef int JUMP = INDEX["jump"], JUMP_INDIRECT = INDEX["jump_indirect"], CALL = INDEX["call"], CALL_INDIRECT = INDEX["call_indirect"]
 cdef int LOAD_SEGMENT = INDEX["load_segment"], READ_CR = INDEX["read_cr"], WRITE_CR = INDEX["write_cr"]
 cdef int DEBUG_REGISTER = INDEX["debug_register"], POP = INDEX["pop"]
 cdef int STRING_MOVE = INDEX["string_move"], STRING_STORE = INDEX["string_store"], STRING_COMPARE = INDEX["string_compare"]
-cdef int REP_MOVE = INDEX["rep_move"], REP_STORE = INDEX["rep_store"]
+cdef int FAR = INDEX["far"], REP_MOVE = INDEX["rep_move"], REP_STORE = INDEX["rep_store"]
 cdef int DIVIDE_8 = INDEX["divide_8"], DIVIDE_16 = INDEX["divide_16"], DIVIDE_32 = INDEX["divide_32"], DIVIDE_64 = INDEX["divide_64"]
 
 
@@ -125,6 +125,8 @@ cdef inline int class_by_operands(int known, const Form* f, const cs_x86* x) noe
             return STRING_COMPARE
         if f.opcode == 0x8E or (known == POP and (f.opcode == 0x07 or f.opcode == 0x17 or f.opcode == 0x1F)):
             return LOAD_SEGMENT
+        if f.opcode == 0xFF and (f.modrm >> 3 & 7 == 3 or f.modrm >> 3 & 7 == 5):
+            return FAR                                  # capstone calls some far jumps plain ones
         if (f.opcode == 0xF6 or f.opcode == 0xF7) and f.modrm >> 3 & 6 == 6 and x.op_count > 0:
             return DIVIDE_8 if x.operands[0].size == 1 else (DIVIDE_16 if x.operands[0].size == 2 else (
                 DIVIDE_32 if x.operands[0].size == 4 else DIVIDE_64))
@@ -148,17 +150,14 @@ cdef inline int class_by_operands(int known, const Form* f, const cs_x86* x) noe
 cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) noexcept nogil:
     """Class, flags and price of a form that capstone knows."""
     cdef const cs_x86* x = &insn.detail.x86
-    cdef int c = class_by_operands(CLASS_OF_ID[insn.id] if insn.id < MAX_IDS else DEFAULT, f, x), i
-    cdef int access = 0
-    for i in range(x.op_count):
-        if x.operands[i].type == X86_OP_MEM:
-            access |= x.operands[i].access
+    cdef int c = class_by_operands(CLASS_OF_ID[insn.id] if insn.id < MAX_IDS else DEFAULT, f, x)
+    cdef int access = form_memory(f)                    # capstone 5 calls FSTP, SETcc and CMPXCHG reads
     fact.insn_class = <uint8_t>c
     fact.units = d.price[c]
     if not CLASS_IS_WHOLE[c]:
-        if access & CS_AC_READ:
+        if access & MEMORY_READ:
             fact.units += d.price[LOAD]
-        if access & CS_AC_WRITE:
+        if access & MEMORY_WRITE:
             fact.units += d.price[STORE]
     if f.prefixes & PREFIX_LOCK or (access and f.map == MAP_ONE and (f.opcode == 0x86 or f.opcode == 0x87)):
         fact.units += d.price[LOCK]                     # XCHG with memory locks by itself (SDM 3A 8.1.2.1)
@@ -167,32 +166,82 @@ cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) 
         fact.flags |= MARK_REP
 
 
+cdef inline uint8_t form_modrm(const Form* f) noexcept nogil:
+    """ModRM as far as class and price depend on it: register or memory, and ModRM.reg, which names group instructions."""
+    if not f.has_modrm:
+        return 0
+    if f.modrm < 0xC0:
+        return f.modrm & 0x38
+    if (f.map == MAP_ONE and f.opcode & 0xF8 == 0xD8) or (f.map == MAP_0F and (f.opcode == 0x01 or f.opcode == 0x1E)):
+        return f.modrm                                  # x87, group 7 and ENDBR are named by ModRM.rm too
+    return f.modrm & 0xF8
+
+
 cdef inline uint32_t form_key(const Form* f, int bits) noexcept nogil:
-    """Everything of a form that class, flags and price depend on; never 0."""
-    cdef uint32_t m = f.modrm if f.has_modrm else 0
-    if m >= 0xC0:
-        if not (f.map == MAP_ONE and f.opcode & 0xF8 == 0xD8) and not (f.map == MAP_0F and f.opcode == 0x01):
-            m &= 0xF8                                   # only x87 and group 7 name instructions by ModRM.rm
-    else:
-        m &= 0x38
+    """Everything that class, flags and price depend on; never 0."""
     return (0x80000000U | <uint32_t>(bits >> 5) << 26 | <uint32_t>(f.rex >> 3 & 1) << 25 | <uint32_t>(f.rex & 1) << 24
-            | <uint32_t>(f.prefixes & ~PREFIX_67) << 18 | <uint32_t>f.map << 16 | <uint32_t>f.opcode << 8 | m)
+            | <uint32_t>(f.prefixes & ~PREFIX_67) << 18 | <uint32_t>f.map << 16 | <uint32_t>f.opcode << 8 | form_modrm(f))
 
 
-cdef bint capstone_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t pc, int bits) noexcept nogil:
-    """Have capstone decode one instruction into d.insn."""
-    cdef size_t left = size
+cdef void form_write(const Form* f, uint8_t* out) noexcept nogil:
+    """The plainest instruction with the key of `f`, so that what is learnt does not depend on which one came first."""
+    cdef int n = 0
+    if f.prefixes & PREFIX_66:
+        out[n] = 0x66
+        n += 1
+    if f.prefixes & PREFIX_LOCK:
+        out[n] = 0xF0
+        n += 1
+    if f.prefixes & (PREFIX_REP | PREFIX_REPNE):
+        out[n] = 0xF3 if f.prefixes & PREFIX_REP else 0xF2
+        n += 1
+    if f.rex & 9:
+        out[n] = 0x40 | (f.rex & 9)
+        n += 1
+    if f.map != MAP_ONE:
+        out[n] = 0x0F
+        n += 1
+    if f.map == MAP_0F38 or f.map == MAP_0F3A:
+        out[n] = 0x38 if f.map == MAP_0F38 else 0x3A
+        n += 1
+    out[n] = f.opcode
+    if f.has_modrm:
+        out[n + 1] = form_modrm(f)
+
+
+cdef bint capstone_decode(Decoder* d, const uint8_t* code, uint64_t pc, int bits) noexcept nogil:
+    """Have capstone decode the instruction at `code`, of which PADDED bytes are there, into d.insn."""
+    cdef size_t left = PADDED
     return cs_disasm_iter(d.handle[bits >> 5], &code, &left, &pc, <cs_insn*>d.insn)
 
 
-cdef const Fact* fact_of(Decoder* d, const Form* f, const uint8_t* code, uint64_t pc, int bits) noexcept nogil:
-    """What is known of the form of the instruction at `code`; asks capstone at first sight."""
+cdef const Fact* fact_of(Decoder* d, const Form* f, const uint8_t* code, int bits) noexcept nogil:
+    """What is known of the form of the instruction at `code`; asks capstone at first sight.
+
+    VEX forms are asked each time: their validity hangs on more bits than a key holds.
+    """
     cdef uint32_t key = form_key(f, bits)
     cdef Fact* fact = &d.facts[(key * 0x9E3779B1U) >> 19 & (FACTS - 1)]
-    if fact.key == key:
+    cdef uint8_t[PADDED] plain
+    cdef Form bare
+    if f.prefixes & PREFIX_VEX:
+        fact = &d.vex
+    elif fact.key == key:
         return fact
+    memset(plain, 0, PADDED)
+    if f.prefixes & PREFIX_VEX:
+        memcpy(plain, code, f.length)
+    else:
+        form_write(f, plain)
     fact.key = key
-    if capstone_decode(d, code, f.length, pc, bits):
+    if capstone_decode(d, plain, 0, bits):
+        fact_fill(d, f, <cs_insn*>d.insn, fact)
+        return fact
+    bare = f[0]                                         # capstone takes some meaningless prefixes for errors
+    bare.prefixes = 0
+    memset(plain, 0, PADDED)
+    form_write(&bare, plain)
+    if not f.prefixes & PREFIX_VEX and capstone_decode(d, plain, 0, bits):
         fact_fill(d, f, <cs_insn*>d.insn, fact)
     else:
         fact.insn_class = <uint8_t>DEFAULT
@@ -217,7 +266,7 @@ cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t p
         size = BLOCK_MAX_BYTES
     while at < size and n < max_marks:
         if form_decode(&d.forms, code + at, size - at, bits, &f):
-            fact = fact_of(d, &f, code + at, pc + at, bits)
+            fact = fact_of(d, &f, code + at, bits)
             units += fact.units
             at += f.length
             marks[n].flags = fact.flags
@@ -240,14 +289,17 @@ cdef int insn_decode(Decoder* d, const uint8_t* code, uint32_t avail, uint64_t p
     """
     cdef Form f
     cdef const Fact* fact
+    cdef uint8_t[PADDED] padded
     if form_decode(&d.forms, code, avail, bits, &f) == 0:
         return 0
-    fact = fact_of(d, &f, code, pc, bits)
+    fact = fact_of(d, &f, code, bits)
     out.length = f.length
     out.insn_class = fact.insn_class
     out.flags = fact.flags
     out.units = fact.units
-    out.id = (<cs_insn*>d.insn).id if capstone_decode(d, code, f.length, pc, bits) else 0
+    memset(padded, 0, PADDED)                           # where capstone holds an instruction to be longer, it still knows it
+    memcpy(padded, code, f.length)
+    out.id = (<cs_insn*>d.insn).id if capstone_decode(d, padded, pc, bits) else 0
     return f.length
 
 

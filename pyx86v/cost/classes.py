@@ -73,7 +73,7 @@ CLASSES = {
     # System
     "port": "in out",
     "port_string": "insb insw insd outsb outsw outsd",
-    "fence": "mfence sfence clflush clflushopt clwb serialize",
+    "fence": "mfence sfence clflush clflushopt clwb",
     "fence_load": "lfence",
     "pause": "pause",
     "cpuid": "cpuid",
@@ -102,8 +102,8 @@ CLASSES = {
     "vmx": "vmread vmwrite vmptrld vmptrst vmclear vmxon vmxoff vmload vmsave skinit",
     # x87
     "x87_move": "fld fst fstp fxch fld1 fldz fldpi fldl2e fldl2t fldlg2 fldln2 fabs fchs ffree ffreep fincstp fdecstp fnop "
-                "fcmovb fcmovbe fcmove fcmovnb fcmovnbe fcmovne fcmovnu fcmovu",
-    "x87_add": "fadd faddp fiadd fsub fsubp fsubr fsubrp fisub fisubr fcom fcomp fcompp fcomi fcompi fucom fucomp fucompp "
+                "fcmovb fcmovbe fcmove fcmovnb fcmovnbe fcmovne fcmovnu fcmovu fcmovnp",
+    "x87_add": "fadd fiadd fsub fsubp fsubr fsubrp fisub fisubr fcom fcomp fcompp fcomi fcompi fucom fucomp fucompp "
                "fucomi fucompi ficom ficomp ftst fxam",
     "x87_multiply": "fmul fmulp fimul",
     "x87_divide": "fdiv fdivp fdivr fdivrp fidiv fidivr fsqrt",
@@ -116,7 +116,7 @@ CLASSES = {
     "simd_move": "movaps movapd movups movupd movdqa movdqu movd movq movss movsd movhps movhpd movlps movlpd movhlps movlhps "
                  "movntdq movntps movntpd movnti movntq movntdqa lddqu movddup movshdup movsldup movq2dq movdq2q "
                  "broadcastss broadcastsd pbroadcastb pbroadcastw pbroadcastd pbroadcastq extractf128 extracti128 "
-                 "insertf128 inserti128 emms zeroupper zeroall maskmovdqu maskmovq",
+                 "insertf128 inserti128 emms zeroupper zeroall femms maskmovdqu maskmovq",
     "simd_mask": "movmskps movmskpd pmovmskb ptest testps testpd comiss comisd ucomiss ucomisd",
     "simd_integer": "paddb paddw paddd paddq paddsb paddsw paddusb paddusw psubb psubw psubd psubq psubsb psubsw psubusb psubusw "
                     "pand pandn por pxor andps andpd andnps andnpd orps orpd xorps xorpd pcmpeqb pcmpeqw pcmpeqd pcmpeqq "

@@ -29,6 +29,11 @@ cdef enum:               # bits of Form.prefixes
     PREFIX_LOCK = 0x10
     PREFIX_VEX = 0x20    # VEX or EVEX
 
+cdef enum:               # what an instruction does with its explicit memory operand
+    MEMORY_READ = 1
+    MEMORY_WRITE = 2
+    MEMORY_BOTH = 3
+
 cdef enum OpcodeMap:
     MAP_ONE = 0          # one-byte opcodes
     MAP_0F = 1
@@ -257,7 +262,73 @@ cdef inline int form_decode(const FormTables* t, const uint8_t* code, uint32_t s
             address16 = bits != 64 and (bits == 16) != (f.prefixes & PREFIX_67 != 0)
             at += form_modrm_bytes(code, size, at, address16)
     at += form_immediate_bytes(f, what, bits)
+    if f.map == MAP_0F and f.opcode == 0x78 and f.prefixes & (PREFIX_66 | PREFIX_REPNE) and not f.prefixes & PREFIX_VEX:
+        at += 2                                         # EXTRQ, INSERTQ with two immediate bytes (APM 4)
     if at > size or at > INSN_MAX_BYTES:
         return 0
     f.length = <uint8_t>at
     return <int>at
+
+
+cdef inline int memory_one(uint8_t op, uint8_t reg) noexcept nogil:
+    """MEMORY_* of a one-byte opcode with a memory operand; `reg` is ModRM.reg."""
+    if op < 0x40:                                       # ADD OR ADC SBB AND SUB XOR, CMP
+        return MEMORY_READ if op & 2 or op & 0x38 == 0x38 else MEMORY_BOTH
+    if 0x80 <= op <= 0x83:
+        return MEMORY_READ if reg == 7 else MEMORY_BOTH
+    if op == 0x86 or op == 0x87 or op == 0xC0 or op == 0xC1 or 0xD0 <= op <= 0xD3:      # XCHG, shifts
+        return MEMORY_BOTH
+    if op == 0x88 or op == 0x89 or op == 0x8C or op == 0x8F or op == 0xA2 or op == 0xA3 or op == 0xC6 or op == 0xC7:
+        return MEMORY_WRITE                             # MOV, POP
+    if op == 0x8D:                                      # LEA
+        return 0
+    if op & 0xF9 == 0xD9:                               # x87: FLD, FLDENV, FRSTOR, FLDCW, FILD, FBLD read; the rest stores
+        return MEMORY_READ if reg == 0 or reg == 4 or reg == 5 else MEMORY_WRITE
+    if op == 0xF6 or op == 0xF7:
+        return MEMORY_BOTH if reg == 2 or reg == 3 else MEMORY_READ                     # NOT, NEG
+    if op == 0xFE or op == 0xFF:
+        return MEMORY_BOTH if reg < 2 else MEMORY_READ                                  # INC, DEC
+    return MEMORY_READ
+
+
+cdef inline int memory_0f(uint8_t op, uint8_t reg, int prefixes) noexcept nogil:
+    """MEMORY_* of a 0F opcode with a memory operand."""
+    if op == 0x00:
+        return MEMORY_WRITE if reg < 2 else MEMORY_READ                                 # SLDT, STR
+    if op == 0x0D or 0x18 <= op <= 0x1F:                # prefetches and hints
+        return 0
+    if op == 0x11 or op == 0x13 or op == 0x17 or op == 0x29 or op == 0x2B or op == 0x7F or op == 0xC3 or op == 0xD6 or op == 0xE7:
+        return MEMORY_WRITE                             # stores of SSE, MOVNTI
+    if op == 0x7E:
+        return MEMORY_READ if prefixes & PREFIX_REP else MEMORY_WRITE                   # MOVQ, MOVD
+    if op & 0xF0 == 0x90 or op == 0x78:                 # SETcc, VMREAD
+        return MEMORY_WRITE
+    if op & 0xF6 == 0xA4 or op == 0xAB or op == 0xB3 or op == 0xBB:                     # SHLD, SHRD, BTS, BTR, BTC
+        return MEMORY_BOTH
+    if op == 0xB0 or op == 0xB1 or op == 0xC0 or op == 0xC1:                            # CMPXCHG, XADD
+        return MEMORY_BOTH
+    if op == 0xBA:
+        return MEMORY_READ if reg == 4 else MEMORY_BOTH                                 # BT, the others
+    if op == 0xC7:
+        return MEMORY_BOTH if reg == 1 else MEMORY_READ                                 # CMPXCHG8B
+    return MEMORY_READ
+
+
+cdef inline int form_memory(const Form* f) noexcept nogil:
+    """MEMORY_* of the explicit memory operand, 0 if there is none (SDM 2, operand descriptions)."""
+    cdef uint8_t reg = f.modrm >> 3 & 7
+    if f.map == MAP_ONE and not f.prefixes & PREFIX_VEX and f.opcode & 0xFC == 0xA0:    # MOV with an offset
+        return memory_one(f.opcode, 0)
+    if not f.has_modrm or f.modrm >= 0xC0:
+        return 0
+    if f.map == MAP_ONE:
+        return memory_one(f.opcode, reg)
+    if f.map == MAP_0F:
+        return memory_0f(f.opcode, reg, f.prefixes)
+    if f.map == MAP_0F38:                               # MOVBE, VMASKMOV, VPMASKMOV store
+        if f.opcode == 0xF1 and not f.prefixes & PREFIX_REPNE:
+            return MEMORY_WRITE
+        return MEMORY_WRITE if f.prefixes & PREFIX_VEX and (f.opcode & 0xFE == 0x2E or f.opcode == 0x8E) else MEMORY_READ
+    if 0x14 <= f.opcode <= 0x17 or f.prefixes & PREFIX_VEX and (f.opcode & 0xDF == 0x19 or f.opcode == 0x1D):
+        return MEMORY_WRITE                             # PEXTR, EXTRACTPS, VEXTRACTF128, VCVTPS2PH
+    return MEMORY_READ
