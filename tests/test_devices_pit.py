@@ -209,6 +209,16 @@ def test_mode_0_first_byte_stops_the_counter():
     assert count_of(b) == 50
 
 
+def test_mode_0_first_byte_also_stops_a_count_that_waits_for_its_pulse():
+    b = PlatformBench(HERTZ)
+    program(b, 0, 5)
+    b.outb(0x40, 9)
+    assert wave(b, 10) == [0] * 10, "half a count is written: nothing is loaded"
+    b.outb(0x40, 0)
+    b.run(1)
+    assert count_of(b) == 9
+
+
 def test_mode_1_is_triggered_by_the_gate():
     b = PlatformBench(HERTZ)
     program(b, 1, 3, channel=2)
@@ -400,6 +410,21 @@ def test_edges_within_one_jump_leave_one_request():
     b.outb(0x20, 0x20)
     assert not b.irq()
     assert b.next_event() == 1_000_101, "the next period's start: pulse 1 loads, then every 100"
+
+
+def test_leap_from_the_illegal_count_1_to_a_real_period():
+    b = PlatformBench(HERTZ)
+    b.outb(0x20, 0x11)
+    b.outb(0x21, 0x20, 4, 1, 0xFE)
+    program(b, 2, 1)
+    b.run(50)
+    b.outb(0x20, 0x0C)
+    assert b.inb(0x20) in (0, 0x80)
+    b.outb(0x20, 0x20)
+    assert not b.irq() and b.next_event() is None, "OUT stays high"
+    b.outb(0x40, 4, 0)
+    b.run(62)
+    assert b.irq()
 
 
 def test_masked_timer_has_no_events_and_catches_up():

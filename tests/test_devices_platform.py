@@ -41,6 +41,17 @@ def test_absent_keyboard_and_mouse_time_out(command, data):
     assert b.inb(0x64) & (OUTPUT_FULL | TIMEOUT) == 0
 
 
+def test_a_new_8042_command_forgets_the_one_that_awaits_a_byte():
+    b = PlatformBench()
+    b.outb(0x64, 0xD1, 0xAA)
+    b.inb(0x60)
+    b.outb(0x60, 0x00)
+    assert b.stop == (0, 0) and b.inb(0x60) == 0xFE, "the byte went to the keyboard"
+    assert kbc(b, 0x60, 0x45) is None
+    b.outb(0x60, 0x00)
+    assert b.inb(0x60) == 0xFE and kbc(b, 0x20) == 0x45, "a command takes one byte"
+
+
 def test_8042_interrupt_follows_the_output_buffer():
     b = PlatformBench()
     b.outb(0x20, 0x11)
@@ -102,6 +113,14 @@ def test_absent_ports_read_ones_of_their_size():
     b.write(0xCF8, 4, 0x80000000)
     assert b.read(0xCF8, 4) == 0xFFFFFFFF and b.read(0xCFC, 4) == 0xFFFFFFFF, "no PCI"
     assert b.stop == (0, 0), "the configuration address does not reach the reset port inside it"
+
+
+def test_neighbours_of_a_chip_are_not_its_aliases():
+    b, untouched = PlatformBench(), PlatformBench()
+    for port in (*range(0x22, 0x28), *range(0xA2, 0xA8), *range(0x44, 0x48), 0x62, 0x63, *range(0x65, 0x68), 0x90, 0x93, 0x4D2, 0xCFA):
+        b.outb(port, 0x11, 0x06)
+        assert b.inb(port) == 0xFF
+    assert b.save() == untouched.save()
 
 
 def test_wide_accesses_are_bytes_low_first():
@@ -173,8 +192,12 @@ def observed(b):
     return seen
 
 
-OPERATION = st.tuples(st.sampled_from([0x20, 0x21, 0xA1, 0x40, 0x42, 0x43, 0x61, 0x70, 0x71, 0x71]), st.integers(0, 255),
-                      st.sampled_from([0, 1, 3, 17, 90, 700]))
+WAIT = st.sampled_from([0, 1, 3, 17, 90, 700])
+OPERATION = st.one_of(
+    st.tuples(st.sampled_from([0x20, 0x21, 0xA1, 0x40, 0x42, 0x43, 0x61, 0x70, 0x71, 0x71]), st.integers(0, 255), WAIT),
+    st.tuples(st.just(0x43), st.sampled_from([0x10, 0x14, 0x14, 0x16, 0x18]), WAIT),   # channel 0, low byte only: short periods
+    st.tuples(st.just(0x40), st.integers(0, 5), WAIT),
+    st.tuples(st.just(0x20), st.sampled_from([0x0C, 0x20]), WAIT))
 
 
 @settings(max_examples=150, deadline=None)

@@ -75,6 +75,15 @@ def test_calendar(start, seconds, binary):
     assert read(get(b, 6)) == end.isoweekday() % 7 + 1
 
 
+def test_the_year_wraps_in_two_digits():
+    b = clock()
+    set_moment(b, datetime(2000, 1, 1))
+    b.run(36_524 * 86_400 * SECOND)
+    assert moment(b) == datetime(2099, 12, 31)
+    b.run(86_400 * SECOND)
+    assert moment(b) == datetime(2000, 1, 1), "the century byte is memory, not part of the clock"
+
+
 def test_twelve_hour_format():
     b = clock()
     put(b, 0x0B, 0x80)

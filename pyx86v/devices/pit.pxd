@@ -123,7 +123,7 @@ cdef inline bint run_square(PitChannel* c, uint64_t pulses) noexcept nogil:
         c.count = 0
         return rose
     c.out ^= 1
-    rose = c.out or pulses >= c.initial
+    rose = c.out
     pulses %= c.initial
     c.count = c.initial & ~<uint32_t>1
     if pulses >= half_left(c):
@@ -149,7 +149,7 @@ cdef inline bint run_strobe(PitChannel* c, uint64_t pulses) noexcept nogil:
     return rose
 
 cdef inline bint channel_run(PitChannel* c, uint64_t tick) noexcept nogil:
-    """Let the clock pulse up to `tick`.  True: OUT rose at least once on the way."""
+    """Let the clock pulse up to `tick`.  When OUT ends high, True says that it rose on the way."""
     cdef uint64_t pulses = tick - c.tick
     cdef bint rose = False
     if tick <= c.tick:
