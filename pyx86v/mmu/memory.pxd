@@ -21,6 +21,9 @@ ctypedef struct Window:  # a world's guest-physical memory inside the machine's 
     hpa_t base           # bytes
     uint64_t size        # bytes, a multiple of PAGE_SIZE
     uint64_t a20_mask    # ANDed to every guest-physical address: all ones, or without bit 20 (A20 off)
+    gpa_t rom_gpa        # firmware below 4 GiB: read-only
+    uint64_t rom_size    # bytes, a multiple of PAGE_SIZE; 0 = none
+    hpa_t rom_base
 
 cdef inline bint ram_holds(const Ram* ram, hpa_t at, uint64_t n) noexcept nogil:
     return n <= ram.size and at <= ram.size - n
@@ -74,4 +77,12 @@ cdef inline bint ram_write64(const Ram* ram, hpa_t at, uint64_t value) noexcept 
 cdef inline hpa_t window_hpa(const Window* w, gpa_t gpa) noexcept nogil:
     """Machine address of a guest-physical address, or HPA_NONE where the world has no RAM."""
     gpa &= w.a20_mask
-    return w.base + gpa if gpa < w.size else HPA_NONE
+    if gpa < w.size:
+        return w.base + gpa
+    if gpa - w.rom_gpa < w.rom_size:
+        return w.rom_base + (gpa - w.rom_gpa)
+    return HPA_NONE
+
+cdef inline bint window_is_rom(const Window* w, hpa_t at) noexcept nogil:
+    """Is this machine address part of the world's firmware, which stores do not change?"""
+    return at - w.rom_base < w.rom_size

@@ -4,8 +4,8 @@
 The engine keeps its own translations a subset of the first level here: it fills what mmu_lookup or
 mmu_translate allow, and drops what `evicted`, `drop` and the invalidations name.
 
-A fault never depends on what is cached: a walk that began below a paging-structure cache hit and ends in a
-page fault begins again at the top (SDM 3A 4.10.4.3 allows the spurious fault; it would differ between styles).
+A fault or violation never depends on what is cached: a walk that used a paging-structure cache or the nested TLB
+and fails is repeated without them (SDM 3A 4.10.4.3 allows the spurious fault; it would differ between styles).
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
@@ -15,7 +15,7 @@ from pyx86v.arch.types cimport ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE, gpa_t, g
 from pyx86v.cost.ledger cimport Ledger, TLB, TLB_L2_HIT, WALK_BASE, WALK_GUEST_1, WALK_REF_1, WALK_START, charge
 from pyx86v.mmu.memory cimport HPA_NONE, Ram, Window, ram_holds, ram_read64
 from pyx86v.mmu.nested cimport *
-from pyx86v.mmu.pwc cimport pwc_drop_address
+from pyx86v.mmu.pwc cimport nested_tlb_find, pwc_drop_address
 from pyx86v.mmu.state cimport *
 from pyx86v.mmu.tlb cimport *
 from pyx86v.mmu.walk cimport *
@@ -128,39 +128,40 @@ cdef inline void report_victim(Mmu* m, int side, Translation* out) noexcept nogi
     if m.tlb.victim_key == 0:
         return
     v = &out.evicted[out.n_evicted]
-    v.gva = (m.tlb.victim_key & VA_MASK) << m.tlb.victim.shift
-    v.asid = m.tlb.tag[m.tlb.victim.tag].asid
-    v.pcid = m.tlb.tag[m.tlb.victim.tag].pcid
-    v.shift = m.tlb.victim.shift
+    v.gva = (m.tlb.victim_key & VA_MASK) << m.tlb.victim_shift
+    v.asid = m.tlb.tag[m.tlb.victim_tag].asid
+    v.pcid = m.tlb.tag[m.tlb.victim_tag].pcid
+    v.shift = <uint8_t>m.tlb.victim_shift
     v.side = <uint8_t>side
     out.n_evicted += 1
 
-cdef inline void level_fill(Mmu* m, int side, gva_t gva, const TlbEntry* page, Translation* out) noexcept nogil:
-    """Enter the page in the first level or the second.  The first level fractures what it has no array for;
-    the second leaves it out.  An entry of the same page and tag is replaced in place: no fill, no eviction."""
+cdef inline void level_fill(Mmu* m, int side, int index, gva_t gva, const TlbEntry* page,
+                            Translation* out) noexcept nogil:
+    """Enter the page in the first level or the second, which now holds `gva` at `index` (-1: not at all).
+    The first level fractures what it has no array for, the second leaves it out.  An entry of the same page, size
+    and tag is replaced in place: no fill, no eviction."""
     cdef Tlb* t = &m.tlb
     cdef int size = (page.shift > 12) + (page.shift > 21)
     cdef int tag = t.shared if page.flags & TLB_G else t.local
-    cdef uint64_t inside
-    cdef TlbEntry e = page[0]
-    cdef int index
+    cdef uint64_t inside, pfn, gfn
+    cdef int shift
     while m.route[side][size] == NO_ARRAY:
         if side == ROUTE_L2:
             return
         size -= 1
-    e.shift = <uint8_t>size_shift(size)
-    inside = (gva & ((<uint64_t>1 << page.shift) - 1)) >> e.shift << (e.shift - 12)
-    e.pfn += inside
-    e.gfn += inside
-    index = level_find(m, side, gva)
+    shift = size_shift(size)
+    inside = (gva & ((<uint64_t>1 << page.shift) - 1)) >> shift << (shift - 12)
+    pfn = page.pfn + inside
+    gfn = page.gfn + inside
     if index >= 0:
-        if t.entry[index].tag == tag and t.entry[index].size == size and t.entry[index].guest_shift == e.guest_shift:
-            t.entry[index].pfn = e.pfn
-            t.entry[index].gfn = e.gfn
-            t.entry[index].flags = e.flags
+        if t.entry[index].tag == tag and t.entry[index].size == size and t.entry[index].guest_shift == page.guest_shift:
+            t.entry[index].pfn = pfn
+            t.entry[index].gfn = gfn
+            t.entry[index].flags = page.flags
             return
         tlb_drop(t, index)
-    tlb_insert(t, m.route[side][size], tlb_number(gva, e.shift), size, tag, &e)
+    tlb_insert(t, m.route[side][size], tlb_number(gva, shift), size, tag, pfn, gfn, page.flags, shift,
+               page.guest_shift)
     if side != ROUTE_L2:
         report_victim(m, side, out)
 
@@ -186,9 +187,10 @@ cdef inline int full_walk(Walker* w, gva_t gva, int access, int privilege, Guest
         guest.flags = TLB_W | TLB_U | TLB_D
         guest.shift = 30
     else:
-        status = guest_walk(w, gva, access, privilege, not w.quiet, guest)
-        if status == XLAT_PAGE_FAULT and not w.quiet:
-            status = guest_walk(w, gva, access, privilege, False, guest)
+        status = guest_walk(w, gva, access, privilege, guest)
+        if status != XLAT_OK and w.hit:
+            w.cached = False
+            status = guest_walk(w, gva, access, privilege, guest)
         if status != XLAT_OK:
             return status
     if access == ACCESS_WRITE:
@@ -250,6 +252,23 @@ cdef inline int drop_of(int largest) noexcept nogil:
         return DROP_NOTHING
     return DROP_PAGE if largest == 12 else DROP_ALL
 
+cdef inline void violation_drops(Walker* w, gva_t gva, Translation* out) noexcept nogil:
+    """An EPT violation drops the guest-physical mapping of its address and, at the final page, the combined
+    mappings of the linear address (SDM 3C 28.4.3.1)."""
+    cdef Mmu* m = w.m
+    cdef int index = nested_tlb_find(&m.tlb, w.fault_gpa), largest = 0
+    cdef uint64_t n = 0
+    if index >= 0:
+        tlb_drop(&m.tlb, index)
+    m.count.ept_violations += 1
+    if w.qualification & QUAL_FINAL:
+        largest = tag_drop_page(&m.tlb, m.tlb.local, gva, &n)
+        largest = max(largest, tag_drop_page(&m.tlb, m.tlb.shared, gva, &n))
+    if n:
+        m.count.flushes[<int>FLUSH_FAULT] += 1
+        m.count.entries_flushed += n
+    out.drop = <uint8_t>drop_of(largest)
+
 cdef inline void fault_drops(Mmu* m, const PagingContext* ctx, gva_t gva, Translation* out) noexcept nogil:
     """A page fault drops the page's entries and the walk-cache entries on the way to it (SDM 3A 4.10.4.1)."""
     cdef int largest = 0
@@ -272,9 +291,10 @@ cdef inline int walk_failed(Walker* w, int status, gva_t gva, const GuestPage* g
     out.gpa = w.fault_gpa
     if status == XLAT_EPT_VIOLATION:
         out.qualification = w.qualification
-    if not w.quiet:
+        if not w.quiet:
+            violation_drops(w, gva, out)
+    elif not w.quiet:
         w.m.count.no_ram += status == XLAT_NO_RAM
-        w.m.count.ept_violations += status == XLAT_EPT_VIOLATION
         w.m.count.ept_misconfigs += status == XLAT_EPT_MISCONFIG
     return status
 
@@ -301,8 +321,8 @@ cdef inline void clear(Translation* out) noexcept nogil:
 # ---------------------------------------------------------------- translate
 
 cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx, gva_t gva, int access,
-                         int privilege, Translation* out) noexcept nogil:
-    """Walk, fill both levels, answer."""
+                         int privilege, int in_l1, int in_l2, Translation* out) noexcept nogil:
+    """Walk, fill both levels, answer.  in_l1, in_l2: index of what each level holds for `gva`, or -1."""
     cdef Walker w
     cdef GuestPage guest
     cdef NestedPage nested
@@ -313,13 +333,15 @@ cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingCon
     w.ledger = ledger
     w.ctx = ctx
     w.quiet = False
+    w.cached = True
+    w.hit = False
     charge(ledger, WALK_BASE, WALK_START)
     status = full_walk(&w, gva, access, privilege, &guest, &nested)
     if status != XLAT_OK:
         return walk_failed(&w, status, gva, &guest, out)
     walked_page(&w, gva, &guest, &nested, &page)
-    level_fill(m, ROUTE_L2, gva, &page, out)
-    level_fill(m, SIDE_I if access == ACCESS_FETCH else SIDE_D, gva, &page, out)
+    level_fill(m, ROUTE_L2, in_l2, gva, &page, out)
+    level_fill(m, SIDE_I if access == ACCESS_FETCH else SIDE_D, in_l1, gva, &page, out)
     answer(ctx, &page, gva, privilege, FROM_WALK, out)
     return XLAT_OK
 
@@ -342,19 +364,19 @@ cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const Pagi
             answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L1, out)
             return XLAT_OK
         m.count.rewalks += 1
-        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, out)
+        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, index, level_find(m, ROUTE_L2, gva), out)
     m.count.l1_misses[side] += 1
     index = level_find(m, ROUTE_L2, gva)
     if index < 0:
         m.count.walks[side] += 1
-        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, out)
+        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, -1, -1, out)
     m.count.l2_hits += 1
     charge(ledger, TLB, TLB_L2_HIT)
     tlb_used(&m.tlb, index)
     if not rights_allow(ctx, m.tlb.entry[index].flags, access, privilege):
         m.count.rewalks += 1
-        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, out)
-    level_fill(m, side, gva, &m.tlb.entry[index], out)
+        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, -1, index, out)
+    level_fill(m, side, -1, gva, &m.tlb.entry[index], out)
     answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L2, out)
     return XLAT_OK
 
@@ -375,6 +397,8 @@ cdef inline int mmu_translate_quiet(Mmu* m, const Ram* ram, const PagingContext*
     w.ledger = NULL
     w.ctx = ctx
     w.quiet = True
+    w.cached = False
+    w.hit = False
     status = full_walk(&w, gva, access, privilege, &guest, &nested)
     if status != XLAT_OK:
         return walk_failed(&w, status, gva, &guest, out)
@@ -408,6 +432,8 @@ cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingCo
     w.ledger = ledger
     w.ctx = ctx
     w.quiet = False
+    w.cached = True
+    w.hit = False
     mmu_enter(m, ctx)
     status = table_page(&w, at, &page)
     if status != XLAT_OK:

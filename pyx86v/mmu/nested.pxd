@@ -30,6 +30,8 @@ ctypedef struct Walker:  # one walk; lives on the stack
     Ledger* ledger       # not used when quiet
     const PagingContext* ctx
     bint quiet           # no charge, no count, no fill, no accessed and dirty flags
+    bint cached          # use paging-structure caches and nested TLB
+    bint hit             # one of them did answer
     uint64_t qualification   # set with XLAT_EPT_VIOLATION
     gpa_t fault_gpa          # set with XLAT_EPT_*
 
@@ -66,6 +68,9 @@ cdef inline int ept_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPa
     cdef int level = 4, shift = 39
     cdef bint leaf = False
     w.fault_gpa = gpa
+    if gpa >> 48:        # beyond what four levels translate
+        w.qualification = qualify(want, 0, kind)
+        return XLAT_EPT_VIOLATION
     while True:
         at = table + (gpa >> shift & 511) * 8
         e = ept_read(w, at, level, kind)
@@ -113,10 +118,11 @@ cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept no
     if w.ctx.eptp & EPTP_AD:
         want = EPT_R | EPT_W
         needed = TLB_EPT_R | TLB_EPT_W | TLB_D
-    if not w.quiet:
+    if w.cached:
         index = nested_tlb_find(&w.m.tlb, entry)
         if index >= 0 and w.m.tlb.entry[index].flags & needed == needed:
             tlb_used(&w.m.tlb, index)
+            w.hit = True
             charge(w.ledger, TLB, NESTED_TLB_HIT)
             page.hpa = (w.m.tlb.entry[index].pfn + (entry >> 12) - w.m.tlb.entry[index].gfn) << 12
             page.flags = w.m.tlb.entry[index].flags

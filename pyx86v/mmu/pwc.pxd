@@ -19,7 +19,7 @@ cdef inline int pwc_array(int level) noexcept nogil:
 
 cdef inline int pwc_shift(int level, bint is_32) noexcept nogil:
     """Address bits below what an entry of this level covers."""
-    return 22 if is_32 else 12 + 9 * (level - 1)
+    return 12 + (10 if is_32 else 9) * (level - 1)
 
 cdef inline const TlbEntry* pwc_find(Tlb* t, gva_t gva, int level, bint is_32) noexcept nogil:
     """The current context's cached entry of this level for `gva`, or NULL.  Counts and ages a hit."""
@@ -33,23 +33,17 @@ cdef inline const TlbEntry* pwc_find(Tlb* t, gva_t gva, int level, bint is_32) n
 cdef inline void pwc_fill(Tlb* t, gva_t gva, int level, bint is_32, gpa_t table, hpa_t table_hpa,
                           int flags) noexcept nogil:
     """Remember that the entry of this level leads to `table` with these rights (TlbFlag)."""
-    cdef TlbEntry e
     cdef int a = pwc_array(level), index
     cdef uint64_t number = tlb_number(gva, pwc_shift(level, is_32))
     if t.array[a].entries == 0:
         return
-    e.pfn = table_hpa >> 12
-    e.gfn = table >> 12
-    e.flags = <uint16_t>flags
-    e.shift = 12
-    e.guest_shift = 12
     index = tlb_probe(t, a, number, level - 1, t.local)
     if index >= 0:
-        t.entry[index].pfn = e.pfn
-        t.entry[index].gfn = e.gfn
-        t.entry[index].flags = e.flags
+        t.entry[index].pfn = table_hpa >> 12
+        t.entry[index].gfn = table >> 12
+        t.entry[index].flags = <uint16_t>flags
         return
-    tlb_insert(t, a, number, level - 1, t.local, &e)
+    tlb_insert(t, a, number, level - 1, t.local, table_hpa >> 12, table >> 12, flags, 12, 12)
 
 cdef inline void pwc_drop_address(Tlb* t, int tag, gva_t gva, bint is_32) noexcept nogil:
     """Drop the entries that a walk for `gva` would use."""
@@ -70,7 +64,6 @@ cdef inline int nested_tlb_find(Tlb* t, gpa_t gpa) noexcept nogil:
 
 cdef inline void nested_tlb_fill(Tlb* t, gpa_t gpa, hpa_t hpa, int shift, int flags) noexcept nogil:
     """Remember that the nested page of size `shift` with `gpa` in it lies at the page of `hpa` (4 KB pages)."""
-    cdef TlbEntry e
     cdef int size = (shift > 12) + (shift > 21)
     cdef uint64_t inside = (gpa & ((<uint64_t>1 << shift) - 1)) >> 12
     cdef int index
@@ -79,9 +72,5 @@ cdef inline void nested_tlb_fill(Tlb* t, gpa_t gpa, hpa_t hpa, int shift, int fl
     index = nested_tlb_find(t, gpa)
     if index >= 0:
         tlb_drop(t, index)
-    e.pfn = (hpa >> 12) - inside
-    e.gfn = (gpa >> 12) - inside
-    e.flags = <uint16_t>flags
-    e.shift = <uint8_t>shift
-    e.guest_shift = <uint8_t>shift
-    tlb_insert(t, ARRAY_NESTED, gpa >> shift, size, t.nested, &e)
+    tlb_insert(t, ARRAY_NESTED, gpa >> shift, size, t.nested, (hpa >> 12) - inside, (gpa >> 12) - inside, flags,
+               shift, shift)

@@ -51,7 +51,7 @@ cdef enum FlushKind:
     FLUSH_ALL = 5
     FLUSH_INVEPT = 6
     FLUSH_INVVPID = 7
-    FLUSH_FAULT = 8          # a #PF that dropped entries of its page
+    FLUSH_FAULT = 8          # a #PF or EPT violation that dropped entries of its page
     N_FLUSH_KINDS = 9
 
 ctypedef struct MmuConfig:
@@ -123,7 +123,7 @@ ctypedef struct Translation:
     uint8_t prot         # PROT_*: allowed now to this privilege; W only when no dirty flag is left to set
     uint8_t shift        # size of the TLB entry: 12, 21, 30
     uint8_t source       # XlatSource
-    uint8_t drop         # Drop: set on a page fault that dropped entries
+    uint8_t drop         # Drop: set on a page fault or EPT violation that dropped entries
     uint32_t n_evicted   # 0 or 1
     uint32_t pad
     Evicted evicted[2]

@@ -87,8 +87,6 @@ ctypedef struct TlbEntry:
     uint64_t pfn         # hpa >> 12 of the page's (or table's) first frame
     uint64_t gfn         # gpa >> 12 of the same
     uint16_t tag         # index in Tlb.tag: asid, pcid, nested root
-    uint16_t tag_next
-    uint16_t tag_prev
     uint16_t chain       # next in the hash bucket
     uint16_t flags       # TlbFlag
     uint8_t shift        # 12, 21 or 30: what this entry covers
@@ -96,6 +94,7 @@ ctypedef struct TlbEntry:
     uint8_t array        # TlbArrayId
     uint8_t size         # PageSize
     uint16_t set         # pool index of the first way of its set
+    uint32_t pad
 
 ctypedef struct TlbTag:
     uint64_t eptp        # nested root; 0 = not nested
@@ -122,6 +121,8 @@ ctypedef struct TlbArray:
 ctypedef struct Tlb:
     uint64_t key[TLB_POOL]       # 0 = free; else valid, tag, size, number: see tlb_key
     TlbEntry entry[TLB_POOL]
+    uint16_t tag_next[TLB_POOL]  # the lists of a tag's live entries
+    uint16_t tag_prev[TLB_POOL]
     uint8_t ring_next[TLB_POOL]  # ways of a set in order of replacement
     uint8_t ring_prev[TLB_POOL]
     uint8_t ring_first[TLB_POOL] # at the index of each set's first way
@@ -135,7 +136,9 @@ ctypedef struct Tlb:
     uint32_t has_current
     uint64_t current_eptp
     uint64_t victim_key          # what the last tlb_insert replaced, 0 = nothing
-    TlbEntry victim
+    uint16_t victim_tag
+    uint16_t victim_shift
+    uint32_t pad
     uint16_t fractured[1024]     # live fractured entries by hash of the guest's page: see fractured_slot
 
 cdef inline uint64_t tlb_number(gva_t at, int shift) noexcept nogil:
@@ -341,12 +344,13 @@ cdef inline void tlb_unlink(Tlb* t, int index) noexcept nogil:
     cdef TlbArray* r = &t.array[e.array]
     cdef TlbTag* tag = &t.tag[e.tag]
     cdef uint16_t* link
-    if e.tag_prev == TLB_NIL:
-        tag.head[e.array >= N_TLB_ARRAYS] = e.tag_next
+    cdef uint16_t before = t.tag_prev[index], after = t.tag_next[index]
+    if before == TLB_NIL:
+        tag.head[e.array >= N_TLB_ARRAYS] = after
     else:
-        t.entry[e.tag_prev].tag_next = e.tag_next
-    if e.tag_next != TLB_NIL:
-        t.entry[e.tag_next].tag_prev = e.tag_prev
+        t.tag_next[before] = after
+    if after != TLB_NIL:
+        t.tag_prev[after] = before
     tag.live -= 1
     if r.hashed:
         link = &r.bucket[tlb_bucket(t.key[index] & VA_MASK)]
@@ -365,10 +369,11 @@ cdef inline void tlb_drop(Tlb* t, int index) noexcept nogil:
     if r.policy != POLICY_ROUND_ROBIN:
         ring_move(t, t.entry[index].set, index - t.entry[index].set, True)
 
-cdef inline int tlb_insert(Tlb* t, int a, uint64_t number, int size, int tag, const TlbEntry* what) noexcept nogil:
-    """Fill `a` with pfn, gfn, flags, shift and guest_shift of `what`.  Returns the pool index.
+cdef inline int tlb_insert(Tlb* t, int a, uint64_t number, int size, int tag, uint64_t pfn, uint64_t gfn, int flags,
+                           int shift, int guest_shift) noexcept nogil:
+    """Fill an entry of array `a`.  Returns its pool index.
 
-    The caller has looked: no entry of this key is live.  t.victim_key and t.victim tell what was replaced.
+    The caller has looked: no entry of this key is live.  t.victim_* tell what was replaced.
     """
     cdef TlbArray* r = &t.array[a]
     cdef int base = r.base + <int>(number & r.set_mask) * r.ways
@@ -378,33 +383,34 @@ cdef inline int tlb_insert(Tlb* t, int a, uint64_t number, int size, int tag, co
     cdef uint32_t bucket
     t.victim_key = t.key[index]
     if t.victim_key:
-        t.victim = e[0]
+        t.victim_tag = e.tag
+        t.victim_shift = e.shift
         tlb_unlink(t, index)
         r.evictions += 1
     r.fills += 1
     r.live[size] += 1
     t.key[index] = tlb_key(number, size, tag)
-    e.pfn = what.pfn
-    e.gfn = what.gfn
-    e.flags = what.flags
-    e.shift = what.shift
-    e.guest_shift = what.guest_shift
+    e.pfn = pfn
+    e.gfn = gfn
+    e.flags = <uint16_t>flags
+    e.shift = <uint8_t>shift
+    e.guest_shift = <uint8_t>guest_shift
     e.array = <uint8_t>a
     e.size = <uint8_t>size
     e.set = <uint16_t>base
     e.tag = <uint16_t>tag
-    e.tag_prev = TLB_NIL
-    e.tag_next = head[0]
+    t.tag_prev[index] = TLB_NIL
+    t.tag_next[index] = head[0]
     if head[0] != TLB_NIL:
-        t.entry[head[0]].tag_prev = <uint16_t>index
+        t.tag_prev[head[0]] = <uint16_t>index
     head[0] = <uint16_t>index
     t.tag[tag].live += 1
     if r.hashed:
         bucket = tlb_bucket(number)
         e.chain = r.bucket[bucket]
         r.bucket[bucket] = <uint16_t>index
-    if e.guest_shift > e.shift:
-        t.fractured[fractured_slot(number << e.shift, e.guest_shift)] += 1
+    if guest_shift > shift:
+        t.fractured[fractured_slot(number << shift, guest_shift)] += 1
     return index
 
 # ---------------------------------------------------------------- flush
@@ -426,7 +432,7 @@ cdef inline int drop_parts(Tlb* t, int tag, gva_t at, int guest_shift, uint64_t*
     index = t.tag[tag].head[0]
     while index != TLB_NIL:
         e = &t.entry[index]
-        next_index = e.tag_next
+        next_index = t.tag_next[index]
         if (e.guest_shift == guest_shift and e.shift < guest_shift and
                 (t.key[index] & VA_MASK) >> (guest_shift - e.shift) == tlb_number(at, guest_shift)):
             found = guest_shift

@@ -109,19 +109,20 @@ cdef inline uint64_t entry_offset(gva_t gva, int level, bint is_32) noexcept nog
         return (gva >> (2 + 10 * level) & 1023) * 4
     return (gva >> (3 + 9 * level) & 511) * 8
 
-cdef inline int walk_start(Walker* w, gva_t gva, bint cached, NestedPage* table, gpa_t* table_gpa,
+cdef inline int walk_start(Walker* w, gva_t gva, NestedPage* table, gpa_t* table_gpa,
                            int* flags) noexcept nogil:
-    """Level to read first: below the lowest cached entry, or the top.  Fills `table_gpa` and, when cached,
+    """Level to read first: below the lowest cached entry, or the top.  Fills `table_gpa` and, on a cache hit,
     `table` and `flags`; table.hpa is HPA_UNKNOWN when still to be found.  0: the PAE PDPTE is not present."""
     cdef int level, top = 4 if w.ctx.mode == PAGING_LONG else 2
     cdef const TlbEntry* e
     cdef uint64_t pdpte
     table.hpa = HPA_UNKNOWN
     flags[0] = TLB_W | TLB_U
-    if cached:
+    if w.cached:
         for level in range(2, top + 1):
             e = pwc_find(&w.m.tlb, gva, level, w.ctx.mode == PAGING_32)
             if e != NULL:
+                w.hit = True
                 table.hpa = e.pfn << 12
                 table.flags = e.flags & (TLB_EPT_RWX | TLB_D)
                 table_gpa[0] = e.gfn << 12
@@ -150,8 +151,8 @@ cdef inline int guest_leaf(Walker* w, gva_t gva, uint64_t e, int shift, int flag
         out.flags |= TLB_G
     return XLAT_OK
 
-cdef inline int guest_walk(Walker* w, gva_t gva, int access, int privilege, bint cached, GuestPage* out) noexcept nogil:
-    """Walk the guest's tables for one access, beginning below a paging-structure cache hit when `cached`.
+cdef inline int guest_walk(Walker* w, gva_t gva, int access, int privilege, GuestPage* out) noexcept nogil:
+    """Walk the guest's tables for one access, beginning below a paging-structure cache hit when w.cached.
 
     XLAT_OK with accessed and dirty flags set, XLAT_PAGE_FAULT with out.pfec, or XLAT_EPT_*.
     The accessed flag of a table entry is set on the way down, that of the leaf only if the access is allowed.
@@ -162,7 +163,7 @@ cdef inline int guest_walk(Walker* w, gva_t gva, int access, int privilege, bint
     cdef uint64_t e, offset
     cdef NestedPage table
     cdef bint leaf
-    level = walk_start(w, gva, cached, &table, &table_gpa, &flags)
+    level = walk_start(w, gva, &table, &table_gpa, &flags)
     out.pfec = fault_code(w.ctx, access, privilege)
     if level == 0:
         return XLAT_PAGE_FAULT
