@@ -15,7 +15,7 @@ from unicorn import x86_const
 
 from pyx86v.cost.block import BlockDecoder, decode_block
 from pyx86v.cost.classes import CLASSES, INDEX, TRANSFERS, WHOLE
-from pyx86v.cost.profile import load_profile
+from pyx86v.cost.profile import MAX_CYCLES, load_profile
 
 CT, IO, REP = 1, 2, 4
 MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
@@ -300,6 +300,14 @@ def test_limits(decoder):
             decoder.block(**wrong)
     with pytest.raises(ValueError, match="expected"):
         BlockDecoder([1, 2, 3])
+
+
+def test_the_dearest_block_fits():
+    """512 times LOCK ADD [mem] at the most a profile may say for each line (profile.MAX_CYCLES)."""
+    dearest = BlockDecoder([MAX_CYCLES["instructions"] * 64] * len(CLASSES))
+    units = [units for _, units, _ in dearest.block(b"\xf0\x01\x08" * 512)]
+    assert units[-1] == 512 * 4 * MAX_CYCLES["instructions"] * 64 < 2**32
+    assert units == sorted(units)
 
 
 def test_decode_block_names_classes_under_a_profile():

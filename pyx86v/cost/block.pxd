@@ -24,7 +24,7 @@ cdef enum:                    # bits of InsnMark.flags
 ctypedef struct InsnMark:
     uint16_t end              # bytes from the block's start to the end of this instruction
     uint16_t flags            # MARK_*
-    uint32_t units            # 1/64 cycle, from the block's start to the end of this instruction
+    uint32_t units            # 1/64 cycle, from the block's start to the end of this instruction; cannot overflow (profile.py)
 
 ctypedef struct InsnInfo:
     uint8_t length            # bytes

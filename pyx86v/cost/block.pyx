@@ -256,7 +256,7 @@ cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t p
 
     Fills marks[0..n), the last of which ends at `size`, and returns n, 0 for an empty block.  A truncated instruction
     at the end counts as one of class `default`; what is left after `max_marks` instructions belongs to the last of them.
-    At most BLOCK_MAX_BYTES are looked at.
+    At most BLOCK_MAX_BYTES are looked at.  This model's prices do not depend on `pc`; one of the front end's do.
     """
     cdef uint32_t at = 0, units = 0
     cdef int n = 0

@@ -23,7 +23,8 @@ else:
     import tomli as tomllib
 
 UNITS_PER_CYCLE = 64
-MAX_CYCLES = 1 << 24         # a price is at most this many cycles: 32 bits of units, with room for a block's sum
+# The most cycles a line may say.  An instruction with all three surcharges, 512 times over, still fits the 32 bits of InsnMark.units.
+MAX_CYCLES = {"prices": 1 << 24, "instructions": (1 << 15) - 1}
 STATUSES = ("read", "derived", "recalled", "estimated")
 REPLACEMENTS = ("fifo", "round-robin", "random", "lru")
 PAGE_SIZES = ("4K", "2M", "1G")
@@ -149,8 +150,8 @@ class _File:
             self.fail(where, "a line { value, unit, status, source }")
         self.only(table, where, ("value", "unit", "status", "source", "spread", "note"))
         value = self.take(table, where, "value", (int, float), "a number of cycles")
-        if not 0 <= value <= MAX_CYCLES:
-            self.fail(f"{where}.value", f"0 to {MAX_CYCLES} cycles, got {value}")
+        if not 0 <= value <= MAX_CYCLES[section]:
+            self.fail(f"{where}.value", f"0 to {MAX_CYCLES[section]} cycles, got {value}")
         self.choice(table, where, "unit", ("cycles",))
         source, status, note = self.origin(table, where)
         self.rows.append(Row(section, name, value, "cycles", source, status, self.spread(table, where), note))
