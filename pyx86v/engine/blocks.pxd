@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Block records: what the engine knows of each translated block, decoded at its first execution.
+
+A record belongs to one translation and dies with it; when the arena is nearly full all translations are
+dropped together.  Invariant 3: a block that crosses a page is looked up by its first page only when it is
+entered, and may be chained to; so it takes the slow path every time, which looks its last page up, and the
+block after it looks its own page up, since that lookup may have evicted it.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from pyx86v.arch.types cimport *
+from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_REP, block_decode
+from pyx86v.cost.ledger cimport charge_block
+from pyx86v.engine.access cimport read_quiet
+from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.ops cimport env_bits
+from pyx86v.engine.state cimport *
+from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_lookup, mmu_translate_quiet
+
+cdef enum:
+    ENGINE_MAX_INSNS = 512
+
+cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
+    """A fresh record; the shared `lost` one when the arena is full (every execution is then slow, and right)."""
+    cdef BlockRecord* r
+    if e.record_count >= MAX_RECORDS - 1:
+        e.flush_blocks = True
+        r = &e.lost
+    else:
+        e.record_count += 1
+        r = &e.records[e.record_count]
+        if e.record_count > MAX_RECORDS - 4096 or e.mark_count > MAX_MARKS - 64 * ENGINE_MAX_INSNS:
+            e.flush_blocks = True
+    r.cost = SLOW_COST
+    r.flags = REC_NEW
+    r.size = 0
+    r.count = 0
+    r.next = 0
+    return r
+
+cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
+    """Host frame of code that is being executed."""
+    cdef Translation t
+    if mmu_translate_quiet(e.mmu, &e.ram, &e.world.vcpu.paging, pc, ACCESS_FETCH, SUPERVISOR, &t) == XLAT_OK:
+        return t.hpa >> PAGE_SHIFT
+    return NO_FRAME
+
+cdef inline void price_marks(Engine* e, BlockRecord* r) noexcept nogil:
+    """Keep each instruction's price between 1 and MAX_INSN_UNITS, as the packed budget needs (budget.pxd)."""
+    cdef int i
+    cdef uint32_t before = 0, cost, total = 0
+    cdef InsnMark* m = &e.marks[r.first_mark]
+    for i in range(r.count):
+        cost = m[i].units - before
+        before = m[i].units
+        if cost < 1:
+            cost = 1
+        elif cost > MAX_INSN_UNITS:
+            cost = MAX_INSN_UNITS
+        total += cost
+        m[i].units = total
+
+cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* code) noexcept nogil:
+    """Does the block end where the guest's control flow says so, and not the engine?
+
+    A control transfer; POPF, after which the engine always ends a block; or the one instruction
+    in the shadow of STI or MOV SS.
+    """
+    if e.marks[r.first_mark + r.count - 1].flags & MARK_CT:
+        return True
+    if code[r.size - 1] == 0x9d:
+        return True
+    return env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
+
+cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
+    """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
+    cdef uint8_t code[8192]
+    cdef int n
+    if size > sizeof(code):
+        size = sizeof(code)
+    r.pc = pc
+    r.eip = env_eip_of(e, pc)
+    r.size = size
+    r.mode = <uint32_t>env_bits(e.env)
+    r.first_mark = e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
+    read_quiet(e, pc, code, size, ACCESS_FETCH)
+    n = block_decode(e.decoder, code, size, pc, <int>r.mode, &e.marks[r.first_mark], ENGINE_MAX_INSNS)
+    r.count = <uint16_t>n
+    e.mark_count = r.first_mark + <uint64_t>n
+    r.flags = 0
+    price_marks(e, r)
+    if ends_by_itself(e, r, code):
+        r.flags |= REC_TRANSFER
+    r.frame = r.frame2 = code_frame(e, pc)
+    if (pc ^ (pc + size - 1)) >> PAGE_SHIFT:
+        r.flags |= REC_STRADDLE | REC_SLOW
+        r.frame2 = code_frame(e, pc + size - 1)
+    if restart:
+        r.flags |= REC_RESTART | REC_SLOW
+    if r is &e.lost:
+        r.flags |= REC_SLOW
+    r.true_cost = pack(e, e.marks[r.first_mark + n - 1].units, <uint64_t>n)
+    r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
+
+cdef inline uint64_t env_eip_of(Engine* e, uint64_t pc) noexcept nogil:
+    """Instruction pointer of a linear address in the running code segment."""
+    if env_bits(e.env) == 64:
+        return pc
+    return (pc - env_segment(e.env, 1).base) & 0xffffffffULL
+
+cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
+    """Does the modelled first level hold this code page (or is nothing modelled)?"""
+    if e.world.vcpu.paging.mode == 0 and e.world.vcpu.paging.eptp == 0:
+        return True
+    return mmu_lookup(e.mmu, &e.world.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
+
+cdef inline int fetch_privilege(Engine* e) noexcept nogil:
+    return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
+
+cdef inline void restart_give_back(Engine* e, const BlockRecord* r) noexcept nogil:
+    """The engine changed its own block and runs one instruction of it again: unbook from there on."""
+    cdef BlockRecord* prev = e.current[0]
+    cdef int n = mark_at(e, prev, r.eip)
+    if n >= 0 and n < prev.count:
+        charge_block(e.ledger, <int64_t>units_before(e, prev, n) - <int64_t>units_before(e, prev, prev.count),
+                     n - <int64_t>prev.count)
+
+cdef inline void records_clear(Engine* e) noexcept nogil:
+    """Forget every translation and record; the next blocks start from scratch."""
+    cdef int i
+    tb_flush_x86_64(e.cpu)
+    e.record_count = 0
+    e.mark_count = 0
+    e.flush_blocks = False
+    if e.portable:
+        for i in range(RECORD_HASH):
+            e.hash[i] = 0

@@ -1,0 +1,738 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine: the only code that runs Unicorn.  Hooks turn what happens into events and carry verdicts out.
+
+Paths through this file
+    a block starts      -> block_slow, when the budget is used up or the block is new
+    a translation lacks -> fill.pxd
+    INTR hook           -> on_interrupt: exception, INT n or intercept -> event -> style -> verdict
+    invalid instruction -> on_invalid
+    IN, OUT, MMIO       -> on_in, on_out, on_mmio_*
+    SYSCALL, SYSENTER   -> syscall.pxd
+Nothing here takes the GIL (but for the signal poll), allocates, or raises.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from pyx86v.arch.regs cimport *
+from pyx86v.arch.types cimport *
+from pyx86v.cost.ledger cimport IDLE, UNITS_PER_CYCLE, charge_block, charge_units
+from pyx86v.devices.platform cimport platform_advance, platform_in, platform_irq, platform_next_event, platform_out
+from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_RESET
+from pyx86v.engine.access cimport *
+from pyx86v.engine.blocks cimport *
+from pyx86v.engine.budget cimport *
+from pyx86v.engine.deliver cimport *
+from pyx86v.engine.fill cimport fill, host_wrote, remember_mmio, translate
+from pyx86v.engine.inline cimport *
+from pyx86v.engine.intercept cimport *
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.ops cimport *
+from pyx86v.engine.state cimport *
+from pyx86v.engine.syscall cimport do_syscall, do_sysenter
+from pyx86v.engine.uc cimport *
+from pyx86v.mmu.mmu cimport mmu_lookup
+from pyx86v.mmu.invalidate cimport mmu_flush_all
+from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.guest cimport *
+
+cdef extern from *:
+    """
+    #define PYX_RETURN_ADDRESS ((uintptr_t)__builtin_return_address(0))
+    #define PYX_NEVER 0xffffffffffffffffULL
+    """
+    uintptr_t RETURN_ADDRESS "PYX_RETURN_ADDRESS"
+    const uint64_t NEVER "PYX_NEVER"
+
+cdef enum:
+    POLL_UNITS = 1 << 26     # how much machine time passes between looks at signals: about 1 M cycles
+
+cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
+
+# Stopping and leaving -------------------------------------------------------------------------
+
+cdef inline void stop(Engine* e, int reason, int status) noexcept nogil:
+    if e.world.vcpu.stop_reason == STOP_NONE:
+        e.world.vcpu.stop_reason = reason
+        e.world.vcpu.stop_status = status
+    e.stopping = True
+
+cdef inline void leave_block(Engine* e, uint64_t eip) noexcept nogil:
+    """From a block's start: do not run it, go on at `eip`.  Never returns (longjmp)."""
+    env_u64(e.env, ENV_EIP)[0] = eip
+    if e.stopping:
+        uc_emu_stop(e.uc)
+    cpu_loop_exit_noexc_x86_64(e.cpu)
+
+# Time, events, limits -------------------------------------------------------------------------
+
+cdef inline void refresh_due(Engine* e) noexcept nogil:
+    e.due = platform_next_event(&e.world.platform, guest_time(&e.guest))
+
+cdef void sync_a20(Engine* e) noexcept nogil:
+    """The A20 line may have moved: addresses wrap at 1 MiB without it."""
+    cdef uint64_t mask = NEVER if e.world.platform.kbc.a20 else ~<uint64_t>0x100000
+    if e.world.window.a20_mask != mask:
+        e.world.window.a20_mask = mask
+        e.world.vcpu.paging.window.a20_mask = mask
+        mmu_flush_all(e.mmu)
+        tlb_flush_x86_64(e.cpu)
+
+cdef inline void after_device(Engine* e) noexcept nogil:
+    """A device register was touched: look for stop requests, and let the next block look at lines and timers."""
+    if e.world.platform.stop == PLATFORM_EXIT:
+        stop(e, STOP_EXIT, <int>e.world.platform.stop_status)
+    elif e.world.platform.stop == PLATFORM_RESET:
+        stop(e, STOP_SHUTDOWN, 0)
+    sync_a20(e)
+    refresh_due(e)
+    settle(e)
+    grant(e, 0)
+
+cdef bint over_limit(Engine* e) noexcept nogil:
+    if e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
+            e.world.vcpu.exit_total >= e.max_exits:
+        stop(e, STOP_LIMIT, 0)
+        return True
+    if e.ledger.total >= e.poll_units:
+        e.poll_units = e.ledger.total + POLL_UNITS
+        if e.poll is not NULL and e.poll(e.owner) != 0:
+            stop(e, STOP_SIGNAL, 0)
+            return True
+    return False
+
+cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
+    """How much of the clock's quantity may pass before somebody must look."""
+    cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
+    if pending:
+        return 0
+    if e.poll_units - e.ledger.total < left:
+        left = e.poll_units - e.ledger.total
+    if e.guest.clock_instructions:
+        left = left // MAX_INSN_UNITS
+    if insns < left:
+        left = insns
+    if e.due != NEVER:
+        now = guest_time(&e.guest)
+        if e.due <= now:
+            return 0
+        if e.guest.clock_instructions:
+            now = e.due - now
+        else:
+            now = e.due * UNITS_PER_CYCLE - e.ledger.total
+        if now < left:
+            left = now
+    return left
+
+cdef bint at_breakpoint(Engine* e, uint64_t pc) noexcept nogil:
+    cdef int i
+    for i in range(e.breakpoint_count):
+        if e.breakpoints[i] == pc:
+            return True
+    return False
+
+# Delivery -------------------------------------------------------------------------------------
+
+cdef bint carry_out(Engine* e, Event* ev, uint64_t next_rip) noexcept nogil:
+    """Deliver what a REFLECT asks for.  `next_rip` is pushed for traps and interrupts, ev.rip for faults."""
+    cdef Delivery_ d
+    d.vector = ev.vector
+    d.error = ev.error
+    d.has_error = ev.has_error and env_u32(e.env, ENV_HFLAGS)[0] & HF_PE != 0
+    d.kind = ev.delivery
+    d.rip = ev.rip if ev.delivery == DELIVER_EXCEPTION else next_rip
+    e.fault_rip = next_rip if ev.delivery == DELIVER_EXTERNAL else ev.rip
+    if deliver(e, &d):
+        e.current[0] = &e.open_end
+        return True
+    if not e.stopping:
+        triple_fault(e)
+    return False
+
+cdef void triple_fault(Engine* e) noexcept nogil:
+    cdef Event ev
+    event_init(&ev, EV_TRIPLE_FAULT)
+    e.style.handlers[EV_TRIPLE_FAULT](&e.guest, &ev)
+    stop(e, STOP_SHUTDOWN, 0)
+
+cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
+    """INTR is up at an instruction boundary.  True: it was delivered and RIP is the handler's."""
+    cdef Event ev
+    cdef int verdict
+    event_init(&ev, EV_INTERRUPT)
+    ev.rip = rip
+    ev.open = env_u64(e.env, ENV_EFLAGS)[0] & FL_IF != 0 and not shadow
+    verdict = e.style.handlers[EV_INTERRUPT](&e.guest, &ev)
+    if verdict == REFLECT:
+        e.world.vcpu.halted = False
+        carry_out(e, &ev, rip)
+        refresh_due(e)
+        return True
+    if verdict == STOP:
+        e.stopping = True
+    return False
+
+# The slow path of a block ---------------------------------------------------------------------
+
+cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
+    """A block is about to run and the budget does not cover it: the one place where time is looked at.
+
+    The budget has just been reduced by the block's cost; that is undone first.  Leaves by
+    longjmp when the block must not run, else returns with the block booked.
+    """
+    cdef bint pending = False, open_boundary
+    cdef uint64_t now
+    e.slow_paths += 1
+    if r.flags & REC_RESTART:
+        settle(e)
+        restart_give_back(e, r)
+        e.current[0] = &e.closed_end
+    settle(e)
+    if e.flush_blocks:
+        records_clear(e)
+        e.current[0] = &e.open_end if e.current[0].flags & REC_TRANSFER else &e.closed_end
+        leave_block(e, r.eip)
+    if e.stopping or over_limit(e):
+        leave_block(e, r.eip)
+    if r.flags & REC_STRADDLE and not page_is_held(e, r.pc + r.size - 1):
+        tlb_flush_page_x86_64(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
+        leave_block(e, r.eip)
+    if e.look_first:
+        e.look_first = False
+        if not page_is_held(e, r.pc):
+            tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
+            leave_block(e, r.eip)
+    if e.breakpoint_count and not e.break_skip and at_breakpoint(e, r.pc):
+        stop(e, STOP_BREAKPOINT, 0)
+        leave_block(e, r.eip)
+    e.break_skip = False
+    open_boundary = e.current[0].flags & REC_TRANSFER != 0
+    if e.due != NEVER:
+        now = guest_time(&e.guest)
+        if now >= e.due:
+            platform_advance(&e.world.platform, e.guest.sinks, now)
+            refresh_due(e)
+    if platform_irq(&e.world.platform):
+        pending = True
+        if open_boundary and offer_interrupt(e, r.eip, env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0):
+            leave_block(e, env_u64(e.env, ENV_EIP)[0])
+        if e.stopping:
+            leave_block(e, r.eip)
+    elif e.world.vcpu.line_seen:
+        e.world.vcpu.line_seen = False       # withdrawn before it could be taken
+    grant(e, grant_until(e, pending or e.breakpoint_count != 0))
+    if r.flags & REC_STRADDLE:
+        e.look_first = True
+        grant(e, 0)
+    e.budget[0] -= r.true_cost
+
+cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
+    """Called by translated code (inline.pxd) at a block's start."""
+    cdef uintptr_t ra = RETURN_ADDRESS
+    cdef char* tb
+    e.budget[0] += r.cost
+    if r.flags & REC_NEW or r is &e.lost:
+        tb = <char*>tcg_tb_lookup_x86_64((<void**>(<char*>e.uc + UC_TCG_CONTEXT))[0], ra)
+        record_decode(e, r, (<uint64_t*>(tb + TB_PC))[0], (<uint16_t*>(tb + TB_SIZE))[0],
+                      (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
+    block_enter(e, r)
+
+cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
+    """uc_struct.add_inline_hook: called by the translator once a block."""
+    cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
+    emit_accounting(e, <void*>block_slow, record_new(e))
+
+# The portable engine: the public BLOCK hook ---------------------------------------------------
+
+cdef void on_edge(uc_engine* uc, uc_tb* cur, uc_tb* prev, void* user) noexcept nogil:
+    """A new block was translated: forget what was known at its address."""
+    cdef Engine* e = <Engine*>user
+    portable_forget(e, cur.pc, cur.icount == 1)
+
+cdef void portable_forget(Engine* e, uint64_t pc, bint single) noexcept nogil:
+    cdef uint32_t i = e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]
+    while i:
+        if e.records[i].pc == pc:
+            e.records[i].flags = REC_NEW
+            e.records[i].cost = SLOW_COST
+        i = e.records[i].next
+
+cdef BlockRecord* portable_record(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
+    """The record of the block at (pc, size, mode), made when there is none."""
+    cdef uint32_t slot = <uint32_t>((pc ^ pc >> 16) & (RECORD_HASH - 1))
+    cdef uint32_t i = e.hash[slot], mode = <uint32_t>env_bits(e.env)
+    cdef BlockRecord* r
+    while i:
+        r = &e.records[i]
+        if r.pc == pc and r.size == size and r.mode == mode:
+            return r
+        i = r.next
+    r = record_new(e)
+    r.pc = pc
+    r.size = size
+    r.mode = mode
+    if r is not &e.lost:
+        r.next = e.hash[slot]
+        e.hash[slot] = e.record_count
+    return r
+
+cdef bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
+    """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
+    runs it again because it changed its own block."""
+    cdef BlockRecord* prev = e.current[0]
+    if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0:
+        return False
+    return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
+        mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
+
+cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
+    """UC_HOOK_BLOCK of the portable engine."""
+    cdef Engine* e = <Engine*>user
+    cdef BlockRecord* r = portable_record(e, pc, size)
+    if e.fresh:
+        e.fresh = False
+        r.flags |= REC_NEW
+    if r.flags & REC_NEW:
+        portable_decode(e, r, pc, size)
+    e.budget[0] -= r.cost
+    if e.budget[0] < 0:
+        e.budget[0] += r.cost
+        block_enter(e, r)
+    e.current[0] = r
+
+cdef void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
+    cdef uint32_t chain = r.next
+    record_decode(e, r, pc, size, False)
+    r.next = chain
+    if is_restart(e, pc, size, r):
+        r.flags |= REC_RESTART | REC_SLOW
+        r.cost = SLOW_COST
+
+# Instruction events ---------------------------------------------------------------------------
+
+cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
+    """Carry the verdict on an instruction event out.  The ledger stands just before the instruction."""
+    cdef uint64_t units
+    if verdict == RESUME:
+        if ev.retire:
+            units = units_at(e, ev.rip)
+            charge_block(e.ledger, <int64_t>(units if ev.charge_insn else 0), 1)
+            env_u64(e.env, ENV_EIP)[0] = advance(e, ev.rip, ev.length)
+            env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
+        e.current[0] = &e.closed_end
+    elif verdict == REFLECT:
+        carry_out(e, ev, advance(e, ev.rip, ev.length))
+    else:
+        e.stopping = True
+    if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
+        stop(e, STOP_SIGNAL, 0)
+    if e.world.vcpu.halted and not e.stopping:
+        wait_for_interrupt(e)
+
+cdef inline uint64_t advance(Engine* e, uint64_t rip, int length) noexcept nogil:
+    cdef int bits = env_bits(e.env)
+    rip += <uint64_t>length
+    if bits == 64:
+        return rip
+    return rip & 0xffffffffULL
+
+cdef void raise_fault(Engine* e, uint64_t rip, const Fault* f) noexcept nogil:
+    """A fault met while an instruction's operands were read."""
+    cdef Event ev
+    if f.stop:
+        e.stopping = True
+        return
+    event_init(&ev, EV_EXCEPTION)
+    ev.rip = rip
+    ev.vector = f.vector
+    ev.error = f.error
+    ev.has_error = has_error_code(f.vector)
+    finish(e, &ev, e.style.handlers[EV_EXCEPTION](&e.guest, &ev))
+
+cdef void wait_for_interrupt(Engine* e) noexcept nogil:
+    """HLT: machine time jumps to the next event until something wakes the guest."""
+    cdef uint64_t now, target, rip = env_u64(e.env, ENV_EIP)[0]
+    while True:
+        if platform_irq(&e.world.platform):
+            if offer_interrupt(e, rip, False) or e.stopping:
+                return
+        refresh_due(e)
+        if e.due == NEVER or not env_u64(e.env, ENV_EFLAGS)[0] & FL_IF:
+            stop(e, STOP_HALT, 0)
+            return
+        now = guest_time(&e.guest)
+        if e.due > now:
+            if e.guest.clock_instructions:
+                e.guest.skipped += e.due - now
+                charge_units(e.ledger, IDLE, (e.due - now) * UNITS_PER_CYCLE)
+            else:
+                target = e.due * UNITS_PER_CYCLE
+                charge_units(e.ledger, IDLE, target - e.ledger.total)
+        if over_limit(e):
+            return
+        platform_advance(&e.world.platform, e.guest.sinks, guest_time(&e.guest))
+
+cdef void dispatch(Engine* e, Event* ev) noexcept nogil:
+    """Hand an instruction event to the style."""
+    cdef Fault f
+    cdef int verdict = e.style.handlers[ev.kind](&e.guest, ev)
+    if ev.kind == EV_DESCRIPTOR_LOAD and verdict == RESUME:
+        f.vector = -1
+        f.stop = False
+        if not load_task_register(e, <uint32_t>ev.value, &f):
+            raise_fault(e, ev.rip, &f)
+            return
+    finish(e, ev, verdict)
+
+cdef void on_intercept(Engine* e, int code, uint64_t rip) noexcept nogil:
+    cdef Event ev
+    cdef Fault f
+    f.vector = -1
+    f.stop = False
+    if event_of_intercept(e, code, rip, &ev, &f):
+        dispatch(e, &ev)
+    else:
+        raise_fault(e, rip, &f)
+
+cdef void on_exception(Engine* e, int vector, uint64_t rip, bint software) noexcept nogil:
+    """An exception of the processor, or INT n (RIP behind it)."""
+    cdef Event ev
+    cdef BlockRecord* r
+    cdef int n
+    event_init(&ev, EV_SOFTWARE_INT if software else EV_EXCEPTION)
+    ev.vector = vector
+    ev.rip = rip
+    ev.retire = False
+    if software:
+        r = e.current[0]
+        n = mark_at(e, r, rip)
+        ev.length = <int>(rip - r.eip - (e.marks[r.first_mark + n - 2].end if n > 1 else 0)) if n > 0 else 2
+        ev.rip = rip - <uint64_t>ev.length
+        ev.delivery = DELIVER_INT_N
+    else:
+        ev.has_error = has_error_code(vector)
+        ev.error = env_u32(e.env, ENV_ERROR_CODE)[0] if ev.has_error else 0
+        ev.address = env_u64(e.env, ENV_CR + 16)[0]
+    finish(e, &ev, e.style.handlers[ev.kind](&e.guest, &ev))
+
+cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogil:
+    """UC_HOOK_INTR: exceptions, INT n, and (0x100 + code) intercepts."""
+    cdef Engine* e = <Engine*>user
+    cdef bint software = env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] != 0
+    cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
+    env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU       # faults are never acknowledged otherwise
+    env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] = 0
+    if e.stopping and number == VEC_GP:                      # fill.pxd gave the instruction up
+        give_back(e, rip)
+        uc_emu_stop(uc)
+        return
+    if number >= 0x100 and number < 0x100 + 0x400:
+        give_back(e, rip)
+        on_intercept(e, <int>(number - 0x100), rip)
+    elif number >= 0x10000:                                  # the engine's own: a breakpoint
+        give_back(e, rip)
+        e.current[0] = &e.closed_end
+        stop(e, STOP_BREAKPOINT, 0)
+    else:
+        give_back(e, rip)
+        on_exception(e, <int>(number & 0xff), rip, software)
+    after_event(e)
+
+cdef inline void after_event(Engine* e) noexcept nogil:
+    """The engine goes on at RIP: the next block takes the slow path and looks at everything."""
+    if e.stopping:
+        uc_emu_stop(e.uc)
+    grant(e, grant_until(e, platform_irq(&e.world.platform)))
+
+cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
+    """UC_HOOK_INSN_INVALID: ours to emulate, or #UD."""
+    cdef Engine* e = <Engine*>user
+    cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
+    cdef Event ev
+    cdef Fault f
+    env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU
+    env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] = 0
+    f.vector = -1
+    f.stop = False
+    give_back(e, rip)
+    if event_of_invalid(e, rip, &ev, &f):
+        dispatch(e, &ev)
+    else:
+        raise_fault(e, rip, &f)
+    after_event(e)
+    return True
+
+# Ports and memory-mapped devices --------------------------------------------------------------
+
+cdef int device_in(Guest* g, Event* ev) noexcept nogil:
+    cdef Engine* e = <Engine*>g.owner
+    if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
+        return RESUME if e.py_port(e.owner, ev) == 0 else STOP
+    ev.value = platform_in(g.platform, g.sinks, ev.port, ev.size, guest_time(g))
+    return RESUME
+
+cdef int device_out(Guest* g, Event* ev) noexcept nogil:
+    cdef Engine* e = <Engine*>g.owner
+    if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
+        return RESUME if e.py_port(e.owner, ev) == 0 else STOP
+    platform_out(g.platform, g.sinks, ev.port, ev.size, <uint32_t>ev.value, guest_time(g))
+    return RESUME
+
+cdef int device_mmio(Guest* g, Event* ev) noexcept nogil:
+    cdef Engine* e = <Engine*>g.owner
+    ev.value = NEVER if ev.kind == EV_MMIO_READ else ev.value
+    if e.py_mmio is not NULL:
+        return RESUME if e.py_mmio(e.owner, ev) == 0 else STOP
+    return RESUME
+
+cdef void port_access(Engine* e, Event* ev) noexcept nogil:
+    """IN, OUT, INS, OUTS in the middle of a block: the engine goes on behind them by itself.
+
+    The ledger is put to the exact instant of the access, which devices and monitors see.
+    """
+    cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
+    cdef Insn d
+    cdef Fault f
+    cdef int verdict
+    f.vector = -1
+    f.stop = False
+    ev.rip = rip
+    give_back(e, rip)
+    if not io_allowed(e, ev.port, ev.size, &f):
+        take_again(e, rip)
+        raise_exception_err_x86_64(e.env, f.vector, <int>f.error)
+    fetch_insn(e, rip, &d)
+    ev.length = d.length
+    ev.rep = d.rep
+    e.string_io = d.map == 0 and 0x6c <= d.opcode <= 0x6f
+    verdict = e.style.handlers[ev.kind](&e.guest, ev)
+    if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
+        stop(e, STOP_SIGNAL, 0)
+    if verdict == STOP:
+        e.stopping = True
+    take_again(e, rip)
+    after_device(e)
+
+cdef uint32_t on_in(uc_engine* uc, uint32_t port, int size, void* user) noexcept nogil:
+    cdef Engine* e = <Engine*>user
+    cdef Event ev
+    event_init(&ev, EV_PORT_IN)
+    ev.port = <uint16_t>port
+    ev.size = size
+    port_access(e, &ev)
+    return <uint32_t>ev.value
+
+cdef void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, void* user) noexcept nogil:
+    cdef Engine* e = <Engine*>user
+    cdef Event ev
+    event_init(&ev, EV_PORT_OUT)
+    ev.port = <uint16_t>port
+    ev.size = size
+    ev.value = value
+    port_access(e, &ev)
+    if e.stopping and not e.string_io:       # the guest ended itself: not an instruction further
+        give_back(e, advance(e, ev.rip, ev.length))
+        e.current[0] = &e.closed_end
+        leave_block(e, advance(e, ev.rip, ev.length))
+
+cdef void mmio_access(Engine* e, Event* ev) noexcept nogil:
+    cdef uint64_t rip = e.mmio_rip
+    ev.rip = rip
+    ev.address = e.mmio_gva
+    give_back(e, rip)
+    if e.style.handlers[ev.kind](&e.guest, ev) == STOP:
+        e.stopping = True
+    if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
+        stop(e, STOP_SIGNAL, 0)
+    take_again(e, rip)
+    after_device(e)
+
+cdef uint64_t on_mmio_read(uc_engine* uc, uint64_t offset, unsigned size, void* user) noexcept nogil:
+    cdef Event ev
+    event_init(&ev, EV_MMIO_READ)
+    ev.gpa = offset
+    ev.size = <int>size
+    mmio_access(<Engine*>user, &ev)
+    return ev.value
+
+cdef void on_mmio_write(uc_engine* uc, uint64_t offset, unsigned size, uint64_t value, void* user) noexcept nogil:
+    cdef Event ev
+    event_init(&ev, EV_MMIO_WRITE)
+    ev.gpa = offset
+    ev.size = <int>size
+    ev.value = value
+    mmio_access(<Engine*>user, &ev)
+
+# System calls ---------------------------------------------------------------------------------
+
+cdef void on_syscall(uc_engine* uc, void* user) noexcept nogil:
+    do_syscall(<Engine*>user)
+
+cdef void on_sysenter(uc_engine* uc, void* user) noexcept nogil:
+    do_sysenter(<Engine*>user)
+
+# Helpers that styles call ---------------------------------------------------------------------
+
+cdef void cpuid_of_engine(Cpu* c, uint32_t leaf, uint32_t sub, uint32_t* out) noexcept nogil:
+    cpu_x86_cpuid_x86_64(cpu_env(<char*>c.owner), leaf, sub, &out[0], &out[1], &out[2], &out[3])
+
+cdef int style_read_linear(Guest* g, gva_t gva, int size, void* out) noexcept nogil:
+    cdef Fault f
+    return 0 if read_system(<Engine*>g.owner, gva, out, <uint64_t>size, &f) else -1
+
+# Life ----------------------------------------------------------------------------------------
+
+cdef int engine_open(Engine* e, bint portable) noexcept:
+    """Create the Unicorn instance around e.ram, e.mmu, e.ledger, e.world, e.style.  0, or a uc_err."""
+    cdef uc_hook h
+    cdef int err = uc_open(UC_ARCH_X86, UC_MODE_64, &e.uc)
+    if err:
+        return err
+    e.portable = portable
+    err = uc_ctl_set_cpu_model(e.uc, UC_CPU_X86_HASWELL)
+    err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size, UC_PROT_ALL, e.ram.base)
+    err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>1 << 40, on_mmio_read, e, on_mmio_write, e)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INTR, <void*>on_interrupt, e, 1, 0)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN_INVALID, <void*>on_invalid, e, 1, 0)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_in, e, 1, 0, UC_X86_INS_IN)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_out, e, 1, 0, UC_X86_INS_OUT)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_syscall, e, 1, 0, UC_X86_INS_SYSCALL)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_sysenter, e, 1, 0, UC_X86_INS_SYSENTER)
+    err = err or uc_hook_add(e.uc, &h, UC_HOOK_BLOCK, <void*>on_block, e, 1, 0)
+    if portable:
+        err = err or uc_hook_add(e.uc, &h, UC_HOOK_EDGE_GENERATED, <void*>on_edge, e, 1, 0)
+    err = err or uc_ctl_exits_enable(e.uc)
+    err = err or uc_ctl_set_exits(e.uc, NULL, 0)
+    if err:
+        return err
+    engine_attach(e)
+    return 0
+
+cdef void engine_attach(Engine* e) noexcept:
+    """Put our functions where the private tier expects them."""
+    cdef void** cls
+    e.cpu = uc_cpu(e.uc)
+    e.env = cpu_env(e.cpu)
+    e.budget = <int64_t*>(e.env + ENV_BUDGET)
+    e.current = <BlockRecord**>(e.env + ENV_CURRENT)
+    (<Engine**>(e.env + ENV_ENGINE))[0] = e
+    cls = (<void***>(e.cpu + CPU_CLASS))[0]
+    env_u32(e.env, ENV_FEATURES_7_EBX)[0] |= 1 << 20        # SMAP: the walker enforces it
+    cls[CLASS_TLB_FILL] = <void*>fill
+    if not e.portable:
+        (<void**>(<char*>e.uc + UC_ADD_INLINE_HOOK))[0] = <void*>emit_hook
+        remove_exit_checks(e.uc, &EXIT_CHECK)
+    ops_init(&e.ops, e.cpu)
+    e.open_end.flags = REC_TRANSFER
+    e.open_end.frame = e.open_end.frame2 = NO_FRAME
+    e.closed_end.frame = e.closed_end.frame2 = NO_FRAME
+    e.guest.cpu = &e.ops
+    e.guest.ledger = e.ledger
+    e.guest.mmu = e.mmu
+    e.guest.ram = &e.ram
+    e.guest.platform = &e.world.platform
+    e.guest.vcpu = &e.world.vcpu
+    e.guest.style_state = e.world.style_state
+    e.guest.owner = e
+    e.guest.port_in = device_in
+    e.guest.port_out = device_out
+    e.guest.mmio = device_mmio
+    e.guest.cpuid = cpuid_of_engine
+    e.guest.read_linear = style_read_linear
+    engine_reset(e)
+
+cdef void engine_reset(Engine* e) noexcept:
+    """The engine's side of a processor reset: real mode at F000:FFF0 (SDM 3A table 9-1)."""
+    cdef int i
+    cdef EnvSegment* s
+    e.current[0] = &e.open_end
+    env_u32(e.env, ENV_HFLAGS)[0] = HF_ADDSEG
+    env_u32(e.env, ENV_HFLAGS2)[0] = HF2_GIF
+    env_u64(e.env, ENV_EFER)[0] = 0
+    ops_set(&e.ops, REG_CR0, 0x60000010)
+    ops_set(&e.ops, REG_CR4, 0)
+    ops_set(&e.ops, REG_CR3, 0)
+    env_set_rflags(e.env, FL_FIXED)
+    for i in range(6):
+        s = env_segment(e.env, i)
+        s.selector = 0xf000 if i == SEG_CS else 0
+        s.base = 0xffff0000ULL if i == SEG_CS else 0
+        s.limit = 0xffff
+        s.flags = 0x9b00 if i == SEG_CS else 0x9300
+    s = env_segment(e.env, SEG_TR)
+    s.selector = 0
+    s.base = 0
+    s.limit = 0xffff
+    s.flags = 0x8900                         # "available": the engine aborts on a busy or absent TSS
+    s = env_segment(e.env, SEG_LDTR)
+    s.selector = 0
+    s.base = 0
+    s.limit = 0xffff
+    s.flags = 0x8200
+    env_segment(e.env, 8).base = 0
+    env_segment(e.env, 8).limit = 0xffff
+    env_segment(e.env, 9).base = 0
+    env_segment(e.env, 9).limit = 0x3ff
+    env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU
+    env_u32(e.env, ENV_FEATURES_1_ECX)[0] &= ~<uint32_t>(1 << 30)     # RDRAND is #UD: it would read the host's entropy
+    env_u32(e.env, ENV_FEATURES_7_EBX)[0] &= ~<uint32_t>(1 << 18)     # RDSEED too
+    env_u64(e.env, ENV_EIP)[0] = 0xfff0
+    env_update_hflags(e.env)
+    intercepts_on(e)
+
+cdef int engine_run(Engine* e) noexcept nogil:
+    """Run until something sets `stopping`.  Returns the uc_err of the engine (0 in all ordinary cases)."""
+    cdef int err = 0
+    e.stopping = False
+    e.world.vcpu.stop_reason = STOP_NONE
+    e.fresh = True
+    refresh_due(e)
+    if e.world.vcpu.halted:
+        wait_for_interrupt(e)
+    while not e.stopping and err == 0:
+        grant(e, 0)
+        err = uc_emu_start(e.uc, env_u64(e.env, ENV_EIP)[0], 0, 0, 0)
+    settle(e)
+    return err
+
+cdef void engine_close(Engine* e) noexcept:
+    if e.uc is not NULL:
+        uc_close(e.uc)
+        e.uc = NULL
+
+cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept nogil:
+    """The host wrote [hpa, hpa + n): drop translated code of every frame in it."""
+    cdef uint64_t frame
+    for frame in range(hpa >> PAGE_SHIFT, ((hpa + n - 1) >> PAGE_SHIFT) + 1):
+        if frame < e.frames and e.page_state[frame] != PAGE_DATA:
+            tb_invalidate_phys_range_x86_64(e.uc, frame << PAGE_SHIFT, (frame + 1) << PAGE_SHIFT)
+
+cdef void engine_flush(Engine* e) noexcept nogil:
+    tlb_flush_x86_64(e.cpu)
+
+cdef void engine_settle(Engine* e) noexcept nogil:
+    settle(e)
+
+cdef bint engine_step_boundary(Engine* e) noexcept nogil:
+    """Did the last block end in a control transfer (part of a snapshot: --clock instructions)?"""
+    return e.current[0].flags & REC_TRANSFER != 0
+
+cdef bint engine_breakpoint(Engine* e, uint64_t pc, bint add) noexcept nogil:
+    """Add or remove a breakpoint; the engine then ends blocks before it.  False: no room, or none there."""
+    cdef int i
+    for i in range(e.breakpoint_count):
+        if e.breakpoints[i] == pc:
+            if not add:
+                e.breakpoint_count -= 1
+                e.breakpoints[i] = e.breakpoints[e.breakpoint_count]
+                cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_CPU)
+            return True
+    if not add or e.breakpoint_count == MAX_BREAKPOINTS:
+        return False
+    e.breakpoints[e.breakpoint_count] = pc
+    e.breakpoint_count += 1
+    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_CPU, NULL)
+    return True
+
+cdef bytes engine_fpu_image(Engine* e):
+    """x87, MXCSR and XMM registers as bytes, for the digest."""
+    return (<char*>e.env + ENV_FPU)[:ENV_FPU_BYTES]

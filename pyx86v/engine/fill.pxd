@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's TLB fill: every translation that the engine lacks comes here, once.
+
+Invariants
+1. The engine's soft TLB holds a translation only while the modelled first level holds it.  An entry
+   that the model evicts is dropped here before the new one goes in; a miss in the engine is then
+   either a modelled hit (refilled free) or a modelled miss.
+2. A host frame with translated code (PAGE_CODE) is mapped nowhere without the engine seeing stores
+   to it: either no mapping is writable, or (PAGE_MIXED) the writable ones are also executable, which
+   makes the engine compare every store with its translations.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from pyx86v.arch.ptes cimport PAGING_NONE
+from pyx86v.arch.regs cimport CR4_PCIDE, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
+from pyx86v.arch.types cimport *
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.state cimport *
+from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
+from pyx86v.mmu.mmu cimport *
+from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, Event, event_init
+
+cdef enum:
+    FILL_RETRIES = 8     # EPT violations that a monitor may repair for one access
+
+cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
+    """Invariant 1: what the model evicted leaves the engine, if it belongs to the running context."""
+    cdef uint32_t i
+    cdef uint64_t gva
+    for i in range(t.n_evicted):
+        if t.evicted[i].shift != PAGE_SHIFT:
+            tlb_flush_x86_64(e.cpu)          # up to 512 small pieces
+        else:
+            gva = t.evicted[i].gva
+            if gva >> 47:
+                gva |= 0xffff000000000000ULL
+            tlb_flush_page_x86_64(e.cpu, gva)
+
+cdef inline void frame_drop_code(Engine* e, uint64_t frame) noexcept nogil:
+    """Forget the translated code of a frame and every mapping that could run it."""
+    tb_invalidate_phys_range_x86_64(e.uc, frame << PAGE_SHIFT, (frame + 1) << PAGE_SHIFT)
+    tlb_flush_x86_64(e.cpu)
+
+cdef inline bint frame_is_running(Engine* e, uint64_t frame) noexcept nogil:
+    cdef BlockRecord* r = e.current[0]
+    return r.frame == frame or r.frame2 == frame
+
+cdef inline void frame_fetched(Engine* e, uint64_t frame) noexcept nogil:
+    """Code is about to be translated from this frame: no writable mapping may survive."""
+    if e.page_state[frame] != PAGE_DATA:
+        return
+    e.page_state[frame] = PAGE_CODE
+    if e.write_map[frame] == ~<uint64_t>0:
+        tlb_flush_x86_64(e.cpu)
+    elif e.write_map[frame]:
+        tlb_flush_page_x86_64(e.cpu, e.write_map[frame] & ~<uint64_t>PAGE_MASK)
+    e.write_map[frame] = 0
+
+cdef inline void frame_stored(Engine* e, uint64_t frame) noexcept nogil:
+    """A store to a PAGE_CODE frame: it becomes data, or mixed when it would flip for ever."""
+    if frame_is_running(e, frame) or e.page_flips[frame] >= MAX_PAGE_FLIPS:
+        e.page_state[frame] = PAGE_MIXED
+        tlb_flush_x86_64(e.cpu)              # other mappings of it must become executable-or-unwritable
+        return
+    e.page_flips[frame] += 1
+    e.page_state[frame] = PAGE_DATA
+    frame_drop_code(e, frame)
+
+cdef inline void frame_mapped_writable(Engine* e, uint64_t frame, gva_t page) noexcept nogil:
+    if e.write_map[frame] == 0:
+        e.write_map[frame] = page | 1
+    elif e.write_map[frame] != (page | 1):
+        e.write_map[frame] = ~<uint64_t>0
+
+cdef inline void host_wrote(Engine* e, hpa_t hpa, uint64_t n) noexcept nogil:
+    """The monitor or a device wrote guest memory behind the engine's back: drop stale code."""
+    cdef uint64_t frame = hpa >> PAGE_SHIFT
+    if frame < e.frames and e.page_state[frame] != PAGE_DATA:
+        tb_invalidate_phys_range_x86_64(e.uc, hpa, hpa + n)
+
+cdef inline bint side_holds(Engine* e, gva_t va, int access, int mmu_idx) noexcept nogil:
+    """May the engine hold this right too?  Yes when the modelled first level does, or nothing is modelled."""
+    cdef PagingContext* p = &e.world.vcpu.paging
+    if p.mode == PAGING_NONE and p.eptp == 0:
+        return True
+    return mmu_lookup(e.mmu, p, va, access, mmu_idx) is not NULL
+
+cdef inline int fill_fetch(Engine* e, const Translation* t, gva_t page, int mmu_idx) noexcept nogil:
+    """Rights of an instruction fetch; the data side joins when the model holds it too."""
+    cdef uint64_t frame = t.hpa >> PAGE_SHIFT
+    cdef int prot = PROT_X
+    frame_fetched(e, frame)
+    if e.page_state[frame] == PAGE_MIXED:
+        if side_holds(e, page, ACCESS_WRITE, mmu_idx):
+            return PROT_R | PROT_W | PROT_X
+    if side_holds(e, page, ACCESS_READ, mmu_idx):
+        prot |= PROT_R
+    return prot
+
+cdef inline int fill_data(Engine* e, const Translation* t, gva_t va, int size, int access, int mmu_idx,
+                          uint64_t* bytes) noexcept nogil:
+    """Rights of a data access.  `bytes` 1 makes the entry serve this one access only."""
+    cdef uint64_t frame = t.hpa >> PAGE_SHIFT
+    cdef int prot = t.prot & (PROT_R | PROT_W)
+    cdef int state = e.page_state[frame]
+    if state == PAGE_CODE and access == ACCESS_WRITE:
+        frame_stored(e, frame)
+        state = e.page_state[frame]
+    if e.world.window.rom_size and window_is_rom(&e.world.window, t.hpa):
+        prot &= ~PROT_W
+    if state == PAGE_DATA:
+        if prot & PROT_W:
+            frame_mapped_writable(e, frame, va & ~<uint64_t>PAGE_MASK)
+        return prot
+    if side_holds(e, va, ACCESS_FETCH, mmu_idx):
+        prot |= PROT_X
+    if state == PAGE_CODE:
+        return prot & ~PROT_W
+    if not prot & PROT_X and prot & PROT_W:
+        if access == ACCESS_WRITE:           # mixed, written through a mapping that may not execute
+            tb_invalidate_phys_range_x86_64(e.uc, (frame << PAGE_SHIFT) + (va & PAGE_MASK),
+                                            (frame << PAGE_SHIFT) + (va & PAGE_MASK) + <uint64_t>size)
+            bytes[0] = 1
+        else:
+            prot &= ~PROT_W
+    return prot
+
+cdef inline uint32_t access_pfec(int access, int mmu_idx) noexcept nogil:
+    return (PFEC_W if access == ACCESS_WRITE else 0) | (PFEC_I if access == ACCESS_FETCH else 0) | \
+           (PFEC_U if mmu_idx == USER else 0)
+
+cdef inline void remember_mmio(Engine* e, gva_t va, uintptr_t ra) noexcept nogil:
+    """A device access is coming: note where, for the callback that has no way of knowing."""
+    if ra:
+        cpu_restore_state_x86_64(e.cpu, ra, False)
+    e.mmio_rip = env_u64(e.env, ENV_EIP)[0]
+    e.mmio_gva = va
+
+cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Translation* t) noexcept nogil:
+    """mmu_translate, with EPT exits taken by the style until the access goes through.
+
+    XLAT_OK, XLAT_PAGE_FAULT, XLAT_NO_RAM (t.gpa: a device or a hole), or XLAT_GP: the run stops.
+    """
+    cdef int status = XLAT_OK, verdict, i
+    cdef Event ev
+    for i in range(FILL_RETRIES):
+        status = mmu_translate(e.mmu, &e.ram, e.ledger, &e.world.vcpu.paging, va, access, privilege, t)
+        drop_evicted(e, t)
+        if t.drop == DROP_ALL:
+            tlb_flush_x86_64(e.cpu)
+        elif t.drop == DROP_PAGE:
+            tlb_flush_page_x86_64(e.cpu, va)
+        if status == XLAT_OK and access == ACCESS_WRITE and window_is_rom(&e.world.window, t.hpa):
+            t.gpa += va & PAGE_MASK
+            return XLAT_NO_RAM               # a store to firmware goes to the bus, where nothing takes it
+        if status != XLAT_EPT_VIOLATION and status != XLAT_EPT_MISCONFIG:
+            return status
+        if t.gpa & e.world.window.a20_mask >= e.world.window.size and t.qualification & 0x100:
+            return XLAT_NO_RAM               # the exit is taken by the access itself (EV_MMIO_*)
+        event_init(&ev, EV_EPT_VIOLATION if status == XLAT_EPT_VIOLATION else EV_EPT_MISCONFIG)
+        ev.gpa = t.gpa
+        ev.address = va
+        ev.qualification = t.qualification
+        ev.rip = env_u64(e.env, ENV_EIP)[0]
+        verdict = e.style.handlers[ev.kind](&e.guest, &ev)
+        if verdict == REFLECT:
+            t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
+            return XLAT_PAGE_FAULT
+        if verdict == STOP:
+            return XLAT_GP
+    t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
+    return XLAT_PAGE_FAULT
+
+cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:
+    """CPUClass.tlb_fill.  Either installs a translation or leaves through the guest's #PF (longjmp)."""
+    cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
+    cdef Translation t
+    cdef uint64_t bytes = PAGE_SIZE
+    cdef gva_t page = va & ~<uint64_t>PAGE_MASK
+    cdef int prot
+    cdef int status = translate(e, va, access, mmu_idx, &t)
+    if status == XLAT_OK:
+        if access == ACCESS_FETCH:
+            prot = fill_fetch(e, &t, page, mmu_idx)
+        else:
+            prot = fill_data(e, &t, va, size, access, mmu_idx, &bytes)
+        tlb_set_page_x86_64(cpu, page, t.hpa, prot, mmu_idx, bytes)
+        return True
+    if status == XLAT_NO_RAM:
+        if access == ACCESS_FETCH:           # nothing answers: the processor reads all ones
+            tlb_set_page_x86_64(cpu, page, e.void_page, PROT_X, mmu_idx, PAGE_SIZE)
+        else:
+            remember_mmio(e, va, ra)
+            tlb_set_page_x86_64(cpu, page, MMIO_BASE + (t.gpa & ~<uint64_t>PAGE_MASK), PROT_R | PROT_W, mmu_idx, 1)
+        return True
+    if probe:
+        return False
+    if status == XLAT_PAGE_FAULT:
+        env_u64(e.env, ENV_CR + 16)[0] = va
+        raise_exception_err_ra_x86_64(e.env, VEC_PF, <int>t.pfec, ra)
+    e.stopping = True                        # the style ended the run in the middle of an instruction
+    raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)
+    return False

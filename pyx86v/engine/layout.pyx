@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The proof of layout.pxd: plant values through Unicorn's public API, find them where the offsets say.
+
+Runs once, at import.  A mismatch is an ImportError that names the versions, never a crash later.
+"""
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.uc cimport *
+
+WANTED = (2, 1)
+MARK = 0x5A5A_0000_1234_0000
+
+
+class LayoutError(ImportError):
+    """The installed Unicorn is not the one this package was built for."""
+
+
+def version():
+    """(major, minor) of the loaded Unicorn library."""
+    cdef unsigned major = 0, minor = 0
+    uc_version(&major, &minor)
+    return major, minor
+
+
+cdef bint plausible(void* p) noexcept:
+    """A pointer that may be looked behind: aligned, in user space."""
+    return <uintptr_t>p > 0x10000 and <uintptr_t>p < <uintptr_t>0x800000000000ULL and <uintptr_t>p & 7 == 0
+
+
+cdef uint64_t plant(uc_engine* uc, int reg, uint64_t value) noexcept:
+    uc_reg_write(uc, reg, &value)
+    return value
+
+
+cdef uint64_t plant_msr(uc_engine* uc, uint32_t number, uint64_t value) noexcept:
+    cdef uc_x86_msr msr
+    msr.rid = number
+    msr.value = value
+    uc_reg_write(uc, UC_X86_REG_MSR, &msr)
+    return value
+
+
+cdef str check_registers(uc_engine* uc, char* env):
+    """The first register that is not where it should be, or None."""
+    for name, number, offset, mask in (
+            ("RIP", UC_X86_REG_RIP, ENV_EIP, 0), ("RSP", UC_X86_REG_RSP, ENV_REGS + 32, 0),
+            ("R15", UC_X86_REG_R15, ENV_REGS + 120, 0), ("CR2", UC_X86_REG_CR2, ENV_CR + 16, 0),
+            ("DR3", UC_X86_REG_DR3, ENV_DR + 24, 0), ("XMM0", UC_X86_REG_XMM0, ENV_XMM, 0)):
+        value = MARK + number
+        plant(uc, number, value)
+        if env_u64(env, offset)[0] != value:
+            return name
+        plant(uc, number, 0)
+    for number, offset in ((0xC0000081, ENV_STAR), (0xC0000082, ENV_LSTAR), (0xC0000083, ENV_CSTAR), (0xC0000084, ENV_FMASK),
+                           (0xC0000102, ENV_KERNEL_GS_BASE), (0x175, ENV_SYSENTER_ESP), (0x176, ENV_SYSENTER_EIP),
+                           (0x277, ENV_PAT), (0x250, ENV_BUDGET), (0x258, ENV_CURRENT), (0x259, ENV_ENGINE)):
+        value = 0x0000_7123_0000_0000 + <unsigned int>number
+        plant_msr(uc, number, value)
+        if env_u64(env, offset)[0] != value:
+            return f"MSR {number:#x}"
+        plant_msr(uc, number, 0)
+    return None
+
+
+cdef str check_tables(uc_engine* uc, char* env):
+    cdef uc_x86_mmr table
+    for name, number, offset in (("GDTR", UC_X86_REG_GDTR, 8), ("IDTR", UC_X86_REG_IDTR, 9), ("LDTR", UC_X86_REG_LDTR, 6),
+                                 ("TR", UC_X86_REG_TR, 7)):
+        memset(&table, 0, sizeof(table))
+        table.base = 0x1234_5000 + <unsigned int>number
+        table.limit = 0x4321
+        uc_reg_write(uc, number, &table)
+        if env_segment(env, offset).base != table.base or env_segment(env, offset).limit != table.limit:
+            return name
+    return None
+
+
+cdef str check_class(uc_engine* uc, char* cpu):
+    cdef void** cls = (<void***>(cpu + CPU_CLASS))[0]
+    if not plausible(cls) or cls[CLASS_TLB_FILL_SYSTEM] != <void*>x86_cpu_tlb_fill_x86_64:
+        return "CPUClass.tlb_fill"
+    if (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] != <void*>uc_add_inline_hook_x86_64:
+        return "uc_struct.add_inline_hook"
+    return None
+
+
+cdef str check_translator(uc_engine* uc):
+    cdef char* s = (<char**>(<char*>uc + UC_TCG_CONTEXT))[0]
+    cdef char* table
+    cdef uintptr_t env_temp
+    if not plausible(s) or (<void**>(s + TCG_UC))[0] != <void*>uc:
+        return "TCGContext"
+    table = (<char**>(s + TCG_HELPER_TABLE))[0]
+    if not plausible(table) or not plausible((<void**>(table + HASH_NODES))[0]) or not 0 < (<int*>table)[0] < 1 << 20:
+        return "TCGContext.helper_table"
+    env_temp = (<uintptr_t*>(s + TCG_CPU_ENV))[0]
+    if env_temp == 0 or env_temp > 0x100000 or env_temp & 7:
+        return "TCGContext.cpu_env"
+    return None
+
+
+cdef int SEEN_SIZE = 0, SEEN_COUNT = 0, SEEN_CFLAGS = 0
+
+
+cdef void see_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
+    """Find the running block's TranslationBlock through the call's return address into translated code."""
+    global SEEN_SIZE, SEEN_COUNT, SEEN_CFLAGS
+    cdef char* s = (<char**>(<char*>uc + UC_TCG_CONTEXT))[0]
+    cdef char* tb = <char*>tcg_tb_lookup_x86_64(s, CALLER())
+    if tb is not NULL and (<uint64_t*>(tb + TB_PC))[0] == pc:
+        SEEN_SIZE = (<unsigned short*>(tb + TB_SIZE))[0]
+        SEEN_COUNT = (<unsigned short*>(tb + TB_ICOUNT))[0]
+        SEEN_CFLAGS = (<int*>(tb + TB_CFLAGS))[0]
+
+
+cdef extern from *:
+    """
+    #define PYX_CALLER() ((uintptr_t)__builtin_return_address(0))
+    """
+    uintptr_t CALLER "PYX_CALLER" () noexcept nogil
+
+
+cdef str check_block(uc_engine* uc):
+    """Run five bytes (NOP NOP NOP HLT) and look at the block's description."""
+    cdef uc_hook h
+    cdef unsigned char code[4096]
+    memset(code, 0x90, sizeof(code))
+    code[3] = 0xf4
+    if uc_mem_map(uc, 0x10000, 4096, UC_PROT_ALL) or uc_mem_write(uc, 0x10000, code, 4096):
+        return "memory"
+    uc_hook_add(uc, &h, UC_HOOK_BLOCK, <void*>see_block, NULL, 1, 0)
+    uc_emu_start(uc, 0x10000, 0, 0, 0)
+    if SEEN_SIZE != 4 or SEEN_COUNT != 4 or SEEN_CFLAGS & 0x7fff:
+        return f"TranslationBlock (size {SEEN_SIZE}, instructions {SEEN_COUNT})"
+    return None
+
+
+def first_mismatch():
+    """What of the private layout is not where it should be (str), or None."""
+    cdef uc_engine* uc = NULL
+    cdef char* cpu
+    if version() != WANTED:
+        return f"version {version()[0]}.{version()[1]}"
+    if uc_open(UC_ARCH_X86, UC_MODE_64, &uc):
+        return "uc_open"
+    try:
+        uc_ctl_set_cpu_model(uc, UC_CPU_X86_HASWELL)
+        plant(uc, UC_X86_REG_RIP, 0)                 # the first call that initialises the engine
+        cpu = uc_cpu(uc)
+        if not plausible(cpu) or not plausible(cpu_env(cpu)):
+            return "CPUState"
+        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
+                or check_tables(uc, cpu_env(cpu)))
+    finally:
+        uc_close(uc)
+
+
+def verify():
+    """Raise LayoutError when the private layout is not the one this package was written for."""
+    wrong = first_mismatch()
+    if wrong is not None:
+        import unicorn
+        raise LayoutError(f"pyx86v needs unicorn 2.1.4 (manylinux x86-64 wheel); the installed {unicorn.__version__} "
+                          f"has another layout: {wrong}.  Expected: pip install unicorn==2.1.4")

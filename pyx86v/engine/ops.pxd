@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""arch/cpu.pxd on Unicorn: registers of the running engine, with the derived state kept in step.
+
+Derived state: `hflags` repeats CPL, code size, stack size and "segments have bases" so that
+translated code need not look; a segment written here updates them (unicorn's own
+cpu_x86_load_seg_cache does the same for guest instructions).
+"""
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from pyx86v.arch.cpu cimport *
+from pyx86v.arch.regs cimport *
+from pyx86v.engine.layout cimport *
+
+cdef enum:
+    CC_OP_EFLAGS = 1
+    CC_MASK = 0x8d5          # CF PF AF ZF SF OF
+
+cdef inline char* ops_env(Cpu* c) noexcept nogil:
+    return cpu_env(<char*>c.owner)
+
+cdef inline uint64_t env_rflags(char* env) noexcept nogil:
+    """EFLAGS is lazy: conditions live in cc_*, DF as +1/-1."""
+    cdef uint64_t f = env_u64(env, ENV_EFLAGS)[0]
+    f |= cpu_cc_compute_all_x86_64(env, <int>env_u32(env, ENV_CC_OP)[0])
+    f |= env_u32(env, ENV_DF)[0] & FL_DF
+    return f | FL_FIXED
+
+cdef inline void env_set_rflags(char* env, uint64_t v) noexcept nogil:
+    env_u64(env, ENV_CC_SRC)[0] = v & CC_MASK
+    env_u64(env, ENV_CC_DST)[0] = 0
+    env_u32(env, ENV_CC_OP)[0] = CC_OP_EFLAGS
+    env_u32(env, ENV_DF)[0] = <uint32_t>(-1 if v & FL_DF else 1)
+    env_u64(env, ENV_EFLAGS)[0] = (v & ~<uint64_t>(CC_MASK | FL_DF)) | FL_FIXED
+
+cdef inline int env_cpl(char* env) noexcept nogil:
+    return <int>(env_u32(env, ENV_HFLAGS)[0] & HF_CPL)
+
+cdef inline int env_bits(char* env) noexcept nogil:
+    cdef uint32_t h = env_u32(env, ENV_HFLAGS)[0]
+    if h & HF_CS64:
+        return 64
+    return 32 if h & HF_CS32 else 16
+
+cdef inline void env_update_hflags(char* env) noexcept nogil:
+    """Recompute what depends on CS, SS, DS, ES, CR0.PE, EFER.LMA and EFLAGS.VM."""
+    cdef uint32_t h = env_u32(env, ENV_HFLAGS)[0]
+    cdef uint64_t fl = env_u64(env, ENV_EFLAGS)[0]
+    cdef EnvSegment* cs = env_segment(env, SEG_CS)
+    cdef EnvSegment* ss = env_segment(env, SEG_SS)
+    h &= ~<uint32_t>(HF_CPL | HF_CS32 | HF_SS32 | HF_CS64 | HF_ADDSEG)
+    if h & HF_PE:
+        h |= 3 if fl & FL_VM else (ss.flags >> 13) & 3
+    if h & HF_LMA and cs.flags & (1 << 21):
+        h |= HF_CS32 | HF_SS32 | HF_CS64
+    else:
+        if cs.flags & (1 << 22):
+            h |= HF_CS32
+        if ss.flags & (1 << 22):
+            h |= HF_SS32
+        if not h & HF_PE or fl & FL_VM or not h & HF_CS32 or \
+                env_segment(env, SEG_DS).base or env_segment(env, SEG_ES).base or ss.base:
+            h |= HF_ADDSEG
+    env_u32(env, ENV_HFLAGS)[0] = h
+
+cdef inline int env_reg_offset(int reg) noexcept nogil:
+    """The offset of a plain 64-bit register, or -1."""
+    if REG_STAR <= reg <= REG_FMASK:
+        return ENV_STAR if reg == REG_STAR else ENV_LSTAR + 8 * (reg - REG_LSTAR)
+    if reg == REG_KERNEL_GS_BASE:
+        return ENV_KERNEL_GS_BASE
+    if REG_SYSENTER_CS <= reg <= REG_SYSENTER_EIP:
+        return ENV_SYSENTER_CS + 8 * (reg - REG_SYSENTER_CS)
+    if reg == REG_PAT:
+        return ENV_PAT
+    if reg == REG_RIP:
+        return ENV_EIP
+    if reg == REG_CR2:
+        return ENV_CR + 16
+    if REG_DR0 <= reg <= REG_DR3:
+        return ENV_DR + 8 * (reg - REG_DR0)
+    if reg == REG_DR6 or reg == REG_DR7:
+        return ENV_DR + 48 + 8 * (reg - REG_DR6)
+    return -1
+
+cdef inline uint64_t ops_get(Cpu* c, int reg) noexcept nogil:
+    cdef char* env = ops_env(c)
+    cdef int off = env_reg_offset(reg)
+    if off >= 0:
+        return env_u64(env, off)[0]
+    if reg == REG_RFLAGS:
+        return env_rflags(env)
+    if reg == REG_CR0:
+        return env_u64(env, ENV_CR)[0]
+    if reg == REG_CR3:
+        return env_u64(env, ENV_CR + 24)[0]
+    if reg == REG_CR4:
+        return env_u64(env, ENV_CR + 32)[0]
+    if reg == REG_CR8:
+        return env_u64(env, ENV_CR + 64)[0]
+    if reg == REG_EFER:
+        return env_u64(env, ENV_EFER)[0]
+    if reg == REG_CPL:
+        return env_cpl(env)
+    if reg == REG_BITS:
+        return env_bits(env)
+    if reg == REG_SHADOW:
+        return env_u32(env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
+    if reg == REG_GDTR_BASE:
+        return env_segment(env, 8).base
+    if reg == REG_GDTR_LIMIT:
+        return env_segment(env, 8).limit
+    if reg == REG_IDTR_BASE:
+        return env_segment(env, 9).base
+    if reg == REG_IDTR_LIMIT:
+        return env_segment(env, 9).limit
+    return 0
+
+cdef inline void ops_set_efer(char* env, uint64_t v) noexcept nogil:
+    """EFER and the LMA bit that hflags repeats."""
+    env_u64(env, ENV_EFER)[0] = v
+    if v & EFER_LMA:
+        env_u32(env, ENV_HFLAGS)[0] |= HF_LMA
+    else:
+        env_u32(env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_LMA
+
+cdef inline void ops_set(Cpu* c, int reg, uint64_t v) noexcept nogil:
+    cdef char* env = ops_env(c)
+    cdef int off = env_reg_offset(reg)
+    if off >= 0:
+        env_u64(env, off)[0] = v
+    elif reg == REG_RFLAGS:
+        env_set_rflags(env, v)
+        env_update_hflags(env)
+    elif reg == REG_CR0:
+        cpu_x86_update_cr0_x86_64(env, <uint32_t>v)
+        env_update_hflags(env)
+    elif reg == REG_CR3:
+        env_u64(env, ENV_CR + 24)[0] = v
+    elif reg == REG_CR4:
+        cpu_x86_update_cr4_x86_64(env, <uint32_t>v)
+        env_u64(env, ENV_CR + 32)[0] = v
+    elif reg == REG_CR8:
+        env_u64(env, ENV_CR + 64)[0] = v
+    elif reg == REG_EFER:
+        ops_set_efer(env, v)
+    elif reg == REG_SHADOW:
+        if v:
+            env_u32(env, ENV_HFLAGS)[0] |= HF_INHIBIT_IRQ
+        else:
+            env_u32(env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
+    elif reg == REG_GDTR_BASE:
+        env_segment(env, 8).base = v
+    elif reg == REG_GDTR_LIMIT:
+        env_segment(env, 8).limit = <uint32_t>v
+    elif reg == REG_IDTR_BASE:
+        env_segment(env, 9).base = v
+    elif reg == REG_IDTR_LIMIT:
+        env_segment(env, 9).limit = <uint32_t>v
+
+cdef inline void ops_get_segment(Cpu* c, int seg, Segment* out) noexcept nogil:
+    cdef EnvSegment* s = env_segment(ops_env(c), seg)
+    out.base = s.base
+    out.limit = s.limit
+    out.selector = <uint16_t>s.selector
+    out.flags = s.flags
+    out.pad = 0
+    out.pad2 = 0
+
+cdef inline void ops_set_segment(Cpu* c, int seg, const Segment* v) noexcept nogil:
+    cdef char* env = ops_env(c)
+    cdef EnvSegment* s = env_segment(env, seg)
+    s.base = v.base
+    s.limit = v.limit
+    s.selector = v.selector
+    s.flags = v.flags
+    if seg <= SEG_DS:
+        env_update_hflags(env)
+
+cdef inline void ops_flush(Cpu* c) noexcept nogil:
+    tlb_flush_x86_64(c.owner)
+
+cdef inline void ops_flush_page(Cpu* c, uint64_t gva) noexcept nogil:
+    tlb_flush_page_x86_64(c.owner, gva)
+
+cdef inline void ops_init(Cpu* c, char* cpu) noexcept nogil:
+    c.owner = cpu
+    c.gpr = <uint64_t*>(cpu_env(cpu) + ENV_REGS)
+    c.get = ops_get
+    c.set = ops_set
+    c.get_segment = ops_get_segment
+    c.set_segment = ops_set_segment
+    c.flush = ops_flush
+    c.flush_page = ops_flush_page

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's own structures: one `Engine` for each Unicorn instance.
+
+An Engine holds pointers into the process and is never saved; what a snapshot
+needs is in `World` and in the register image (see machine.pxd).
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from pyx86v.arch.cpu cimport Cpu
+from pyx86v.arch.types cimport hpa_t
+from pyx86v.cost.block cimport Decoder, InsnMark
+from pyx86v.devices.platform cimport Platform, Sinks
+from pyx86v.cost.ledger cimport Ledger
+from pyx86v.engine.uc cimport uc_engine
+from pyx86v.mmu.memory cimport Ram, Window
+from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
+
+cdef enum RecordFlags:
+    REC_TRANSFER = 1     # ends in a control transfer, or an interrupt window of the architecture closes behind it
+    REC_STRADDLE = 2     # crosses a page: its last page is looked up at each execution
+    REC_SLOW = 4         # every execution goes through the slow path
+    REC_NEW = 8          # not decoded yet
+    REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
+
+cdef extern from *:
+    """
+    #define PYX_SLOW_COST (1LL << 60)
+    #define PYX_NO_FRAME (~0ULL)
+    #define PYX_MMIO_BASE (1ULL << 40)
+    """
+    const int64_t SLOW_COST "PYX_SLOW_COST"      # dearer than any budget: the first execution takes the slow path
+    const uint64_t NO_FRAME "PYX_NO_FRAME"
+    const uint64_t MMIO_BASE "PYX_MMIO_BASE"     # where holes lie in the engine's address space: base + gpa
+
+ctypedef struct BlockRecord:
+    int64_t cost         # packed, see budget.pxd; first, so that translated code loads it at offset 0
+    uint64_t pc          # linear address of the first instruction
+    uint64_t eip         # the same as instruction pointer
+    uint64_t frame       # host frame of the first page
+    uint64_t frame2      # of the last page when it straddles
+    uint64_t first_mark  # index into Engine.marks
+    int64_t true_cost    # packed cost of one execution
+    uint32_t size
+    uint16_t count       # instructions
+    uint16_t flags
+    uint32_t next        # portable engine: hash chain
+    uint32_t mode        # 16, 32 or 64
+
+cdef enum:
+    MAX_RECORDS = 1 << 20
+    MAX_MARKS = 1 << 23
+    RECORD_HASH = 1 << 16
+    MAX_BREAKPOINTS = 64
+    PAGE_DATA = 0        # states of a host frame: no translated code,
+    PAGE_CODE = 1        # translated code, mapped without write permission,
+    PAGE_MIXED = 2       # both: the engine watches each store
+    MAX_PAGE_FLIPS = 8
+
+ctypedef struct World:   # saved: one guest of the machine
+    Vcpu vcpu
+    Window window
+    Platform platform
+    uint64_t skipped     # guest cycles skipped by HLT under --clock instructions
+    uint64_t tick        # ledger total of the last platform_advance
+    uint8_t style_state[STYLE_STATE_BYTES]
+
+ctypedef struct Engine:
+    uc_engine* uc
+    char* cpu            # CPUState
+    char* env            # CPUX86State
+    int64_t* budget
+    BlockRecord** current
+    int64_t granted      # what the budget was when it was last settled
+    bint portable        # public BLOCK hook instead of inline accounting
+    bint slow_known      # the translator knows the slow path's description
+    bint fresh           # portable: the first block after a start has not been announced
+    Cpu ops
+    Guest guest
+    World* world
+    const Style* style
+    Ledger* ledger
+    Mmu* mmu
+    Ram ram
+    Decoder* decoder
+    BlockRecord* records
+    uint32_t record_count
+    InsnMark* marks
+    uint64_t mark_count
+    uint32_t* hash
+    BlockRecord open_end     # stands for "the last thing was a control transfer"
+    BlockRecord closed_end   # stands for "the engine stopped here"
+    BlockRecord lost         # where a block starts when the arena is full
+    uint8_t* page_state      # by host frame
+    uint8_t* page_flips
+    uint64_t* write_map      # by host frame: 0, gva | 1 of the one page mapped writable, or all ones
+    uint64_t frames
+    hpa_t void_page          # a page of all ones, executed when the guest jumps into a hole
+    uint64_t vmcb_page       # what the engine believes is its VMCB, for the MSR bitmap pointer
+    uint64_t fault_rip   # the instruction at which a fault during delivery is reported
+    uint64_t mmio_rip
+    uint64_t mmio_gva
+    bint string_io
+    bint look_first      # the next block looks its first page up (invariant 3, blocks.pxd)
+    bint flush_blocks    # the arena is nearly full
+    uint64_t due         # guest time of the next device event
+    uint64_t poll_units  # ledger total at which to poll for signals
+    uint64_t max_units
+    uint64_t max_instructions
+    uint64_t max_exits
+    uint64_t exits       # of all kinds
+    uint64_t breakpoints[MAX_BREAKPOINTS]
+    int breakpoint_count
+    bint break_skip      # resume from a breakpoint without hitting it again
+    bint stopping
+    int (*poll)(void* owner) noexcept nogil      # 0, or stop: a Python signal handler raised
+    int (*py_port)(void* owner, Event* e) noexcept nogil   # 1 when a Python device took it
+    int (*py_mmio)(void* owner, Event* e) noexcept nogil
+    int (*py_exit)(void* owner, Event* e) noexcept nogil   # hook on exits: 0 or stop
+    bint has_exit_hook
+    uint8_t py_ports[8192]   # bitmap of ports that belong to Python devices
+    void* owner
+    uint64_t slow_paths  # how often the slow path ran (a speed figure, not a result)

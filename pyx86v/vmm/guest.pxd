@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a style sees: the guest, the event it is asked about, and its table of handlers.
+
+Event -> table -> handler -> verdict.  The engine fills an `Event` in, calls
+`style.handlers[event.kind]` and carries the verdict out:
+
+RESUME   an instruction event is complete: RIP moves behind the instruction, which is
+         retired (unless `retire` is 0: then the handler set RIP itself)
+REFLECT  deliver `vector`/`error`/`delivery` through the guest's own tables;
+         the instruction is not retired
+STOP     the run ends with `vcpu.stop_reason`, `stop_status`
+
+A handler sees an exact ledger: everything before the instruction is booked, the
+instruction itself is not.  `charge_insn` 0 says that the guest's processor did not
+execute the instruction (the monitor did), so only the count and not its price is booked.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from pyx86v.arch.cpu cimport Cpu
+from pyx86v.arch.types cimport gpa_t, gva_t
+from pyx86v.cost.ledger cimport Ledger
+from pyx86v.devices.platform cimport Platform, Sinks
+from pyx86v.mmu.memory cimport Ram
+from pyx86v.mmu.mmu cimport Mmu, PagingContext
+
+cdef enum:               # EventKind: the closed list
+    EV_EXCEPTION = 0     # vector, error, has_error; RIP at the instruction (fault) or after (trap)
+    EV_SOFTWARE_INT      # INT n, INT3, INTO: vector; RIP at the instruction, length set
+    EV_INTERRUPT         # the interrupt line is up at a boundary; `open` says whether the guest takes it now
+    EV_TRIPLE_FAULT
+    EV_CPUID
+    EV_RDTSC             # detail 1: RDTSCP
+    EV_HLT
+    EV_CR_WRITE          # reg = CR number, value = new value, gpr = source register
+    EV_CR_READ           # reg = CR number, gpr = destination register
+    EV_CLTS
+    EV_LMSW              # value = source
+    EV_DR_WRITE          # reg, value
+    EV_DR_READ           # reg, gpr
+    EV_INVLPG            # address
+    EV_INVPCID           # value = type, address = descriptor's address; pcid, target = its contents
+    EV_RDMSR             # reg = MSR number (ECX)
+    EV_WRMSR             # reg = MSR number, value = EDX:EAX
+    EV_PORT_IN           # port, size, value = result; rep set for INS
+    EV_PORT_OUT          # port, size, value; rep set for OUTS
+    EV_MMIO_READ         # gpa, size, value = result
+    EV_MMIO_WRITE        # gpa, size, value
+    EV_WBINVD
+    EV_INVD
+    EV_DESCRIPTOR_LOAD   # detail 0 GDT 1 IDT 2 LDT 3 TR (LGDT LIDT LLDT LTR); address or value = operand
+    EV_XSETBV            # reg = ECX, value = EDX:EAX
+    EV_RDPMC
+    EV_MONITOR           # detail 1: MWAIT
+    EV_VMX_INSN          # VMCALL, VMXON and the rest; detail = exit reason of the instruction
+    EV_EPT_VIOLATION     # gpa, address = GVA, qualification
+    EV_EPT_MISCONFIG     # gpa
+    N_EVENTS
+
+cdef enum Delivery:
+    DELIVER_EXCEPTION = 0  # fault or trap of the processor
+    DELIVER_INT_N = 1      # INT n, INT3, INTO: the gate's DPL is checked
+    DELIVER_EXTERNAL = 2   # external interrupt
+
+cdef enum:               # why a run ended
+    STOP_NONE = 0
+    STOP_EXIT = 1        # debug-exit port, status = value written
+    STOP_HALT = 2        # HLT with nothing that could wake the guest
+    STOP_SHUTDOWN = 3    # triple fault, or reset asked for
+    STOP_LIMIT = 4       # cycles, instructions or exits
+    STOP_HOLE = 5
+    STOP_ERROR = 6
+    STOP_BREAKPOINT = 7
+    STOP_SIGNAL = 8      # a Python exception (Ctrl-C) is pending
+
+ctypedef struct Event:
+    int kind
+    int vector
+    uint32_t error
+    bint has_error
+    int delivery
+    int length           # of the instruction, bytes
+    int reg
+    int gpr
+    int detail
+    int size             # bytes, of an I/O or MMIO access
+    bint rep
+    bint open            # EV_INTERRUPT: IF set and no interrupt shadow
+    bint retire          # RESUME: advance RIP and retire (1 when the handler is called)
+    bint charge_insn     # book the instruction's own price when it retires (1 when the handler is called)
+    uint16_t port
+    uint16_t pcid
+    uint64_t value
+    gva_t address
+    gva_t target
+    gpa_t gpa
+    uint64_t qualification
+    uint64_t rip         # of the instruction
+
+cdef inline void event_init(Event* ev, int kind) noexcept nogil:
+    """An empty event of this kind, as a handler may rely on it."""
+    ev.kind = kind
+    ev.vector = 0
+    ev.error = 0
+    ev.has_error = False
+    ev.delivery = 0
+    ev.length = 0
+    ev.reg = 0
+    ev.gpr = 0
+    ev.detail = 0
+    ev.size = 0
+    ev.rep = False
+    ev.open = False
+    ev.retire = True
+    ev.charge_insn = True
+    ev.port = 0
+    ev.pcid = 0
+    ev.value = 0
+    ev.address = 0
+    ev.target = 0
+    ev.gpa = 0
+    ev.qualification = 0
+    ev.rip = 0
+
+cdef enum:
+    MAX_EXIT_KINDS = 80
+    N_MSR_SLOTS = 64
+
+ctypedef struct ExitCount:
+    uint64_t count
+    uint64_t units       # everything from exit to entry, in 1/64 cycle
+    uint64_t least
+    uint64_t most
+    uint64_t squares     # sum of the squares of each exit's whole cycles
+
+ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engine's register image
+    PagingContext paging
+    uint64_t cr3         # as the guest wrote it, PCID included
+    uint64_t msr_value[N_MSR_SLOTS]
+    uint64_t tsc_offset  # added to guest time
+    uint64_t xcr0
+    int stop_reason
+    int stop_status
+    bint halted
+    bint boundary_open   # the last block ended in a control transfer (--clock instructions)
+    bint line_seen       # vmx: the external-interrupt exit for the asserted line has happened
+    bint window          # an interrupt waits for the window
+    int depth            # exceptions being delivered: 0, 1 (contributory known), 2 = double fault
+    int first_vector
+    uint64_t ring_instructions[4]
+    uint64_t exceptions[32]
+    uint64_t interrupts
+    uint64_t software_ints
+    ExitCount exits[MAX_EXIT_KINDS]
+    uint64_t exit_total  # of all kinds
+    uint64_t exit_started  # ledger total when the running exit began
+
+ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at load, never saved
+    Cpu* cpu
+    Ledger* ledger
+    Mmu* mmu
+    Ram* ram
+    Platform* platform
+    Sinks* sinks
+    Vcpu* vcpu
+    void* style_state    # the style's own plain struct (a Vmcs and so on), in the world's saved memory
+    void* owner          # the engine
+    uint64_t frequency_hz
+    bint clock_instructions     # --clock instructions
+    uint64_t skipped            # guest cycles skipped by HLT under --clock instructions; saved by the engine
+    const char* cpu_vendor      # 12 characters
+    const char* cpu_brand       # up to 48 characters
+    uint32_t cpu_signature      # CPUID.1:EAX
+    uint32_t cpu_maxphyaddr
+    bint cpu_pcid
+    bint cpu_invpcid
+    int (*port_in)(Guest* g, Event* e) noexcept nogil    # devices, Python ones included: fills e.value
+    int (*port_out)(Guest* g, Event* e) noexcept nogil
+    int (*mmio)(Guest* g, Event* e) noexcept nogil
+    void (*cpuid)(Cpu* cpu, uint32_t leaf, uint32_t subleaf, uint32_t* out) noexcept nogil  # the engine's own features
+    int (*read_linear)(Guest* g, gva_t gva, int size, void* out) noexcept nogil  # supervisor read through the MMU; 0 ok
+    bint cpu_vpid               # the TLB is tagged by VPID or ASID; without, every exit and entry flushes it
+    int ept_leaf                # largest page the nested tables map: 1 4K, 2 2M, 3 1G; 0 = 1
+
+ctypedef int (*handler_fn)(Guest* g, Event* e) noexcept nogil
+
+cdef enum:
+    STYLE_STATE_BYTES = 32768
+
+ctypedef struct Style:
+    const char* name                 # as on the command line: "native", "vmx+ept"
+    bint nested                      # guest-physical addresses go through EPT
+    handler_fn handlers[N_EVENTS]
+    const char* exit_names[MAX_EXIT_KINDS]   # by the style's own exit number; NULL = unused
+    int (*start)(Guest* g) noexcept nogil    # once, when the guest's first state is loaded; 0 ok
+    # every page of the monitor's own memory that the style asked for lies behind the guest's window
+    uint64_t (*monitor_bytes)(uint64_t guest_bytes) noexcept nogil
