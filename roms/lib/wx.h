@@ -18,10 +18,12 @@ INLINE void protect_memory(void)
         u64 at = page << 12;
         low_tables[page] = at | P_PRESENT | (at >= text && at < end ? 0 : P_WRITE | P_NX);
     }
-    identity_pd[0] = (word)low_tables | P_PRESENT | P_WRITE;
-    identity_pd[1] = (word)(low_tables + 512) | P_PRESENT | P_WRITE;
     for (u32 i = 2; i < 2048; i++)
         identity_pd[i] |= P_NX;
+    /* The entries that map us last: a page first touched between here and CR3 may be found through the old or the
+     * new entry (SDM 3A 4.10.2.3), which would leave accessed bits that depend on the TLB. */
+    identity_pd[0] = (word)low_tables | P_PRESENT | P_WRITE;
+    identity_pd[1] = (word)(low_tables + 512) | P_PRESENT | P_WRITE;
     write_cr3(read_cr3());
     write_cr0(read_cr0() | CR0_WP);
 }
