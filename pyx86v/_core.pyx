@@ -13,7 +13,6 @@ import importlib
 import pkgutil
 from collections import namedtuple
 
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -59,8 +58,10 @@ cdef extern from "Python.h" nogil:
 cdef extern from *:
     """
     #define PYX_FOREVER 0xffffffffffffffffULL
+    static int pyx_raise_pending(void) { return PyErr_Occurred() ? -1 : PyErr_CheckSignals(); }
     """
     const uint64_t FOREVER "PYX_FOREVER"
+    int raise_pending "pyx_raise_pending"() except -1   # what a signal handler raised during or just after the run
 
 
 class StopReason(enum.Enum):
@@ -374,10 +375,10 @@ cdef class Machine:
         self._error = None
         with nogil:
             err = engine_run(e)
+        raise_pending()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-        PyErr_CheckSignals()
         if err:
             return Stop(StopReason.ERROR, 1, f"engine: {uc_strerror(err).decode()}")
         reason = self.world.vcpu.stop_reason
@@ -580,6 +581,9 @@ cdef class Machine:
         h.update(repr(sorted(self.registers.items())).encode())
         h.update(engine_fpu_image(self.e))
         return h.hexdigest()
+
+    def _fpu_image(self):
+        return engine_fpu_image(self.e)
 
     # -- breakpoints, devices, hooks ---------------------------------------------------------
 
