@@ -43,10 +43,17 @@ cdef inline bint bad_address(const Vmcs* v, const VmxCaps* c, uint32_t field, ui
     cdef uint64_t a = field_get(v, field)
     return a & low_bits != 0 or a >> c.maxphyaddr != 0
 
+cdef inline bint bad_pair(const Vmcs* v, const VmxCaps* c, uint32_t first) noexcept nogil:
+    """One of two page addresses in consecutive fields is illegal."""
+    return bad_address(v, c, first, 0xfff) or bad_address(v, c, first + 2, 0xfff)
+
 cdef inline bint bad_msr_area(const Vmcs* v, const VmxCaps* c, uint32_t count, uint32_t address) noexcept nogil:
     """An MSR area in use: 16-byte aligned, and its last byte within the physical-address width."""
     cdef uint64_t n = field_get(v, count)
     return n != 0 and (bad_address(v, c, address, 15) or (field_get(v, address) + n * 16 - 1) >> c.maxphyaddr != 0)
+
+cdef inline bint canonical(const Vmcs* v, uint32_t field) noexcept nogil:
+    return is_canonical(field_get(v, field))
 
 cdef inline bint pat_legal(uint64_t pat) noexcept nogil:
     """Each byte is one of the memory types 0 1 4 5 6 7 (SDM 3A 11.12.2)."""
@@ -70,9 +77,10 @@ cdef inline int check_eptp(const Vmcs* v, const VmxCaps* c) noexcept nogil:
 cdef inline int check_virtual_apic(const Vmcs* v, const VmxCaps* c, uint64_t sec) noexcept nogil:
     """26.2.1.1, the local-APIC controls.  The virtual TPR is taken as 0: a threshold above it is illegal."""
     cdef bint tpr = proc_controls(v) & PROC_TPR_SHADOW != 0
+    cdef uint64_t threshold = field_get(v, TPR_THRESHOLD)
     if tpr and bad_address(v, c, VIRTUAL_APIC_ADDR, 0xfff): return CTL_VIRTUAL_APIC
-    if tpr and not sec & SEC_VIRTUAL_INTERRUPT and field_get(v, TPR_THRESHOLD) >> 4: return CTL_TPR_THRESHOLD
-    if tpr and not sec & (SEC_VIRTUAL_INTERRUPT | SEC_APIC_ACCESSES) and field_get(v, TPR_THRESHOLD) & 15: return CTL_TPR_THRESHOLD_VTPR
+    if tpr and not sec & SEC_VIRTUAL_INTERRUPT and threshold >> 4: return CTL_TPR_THRESHOLD
+    if tpr and not sec & (SEC_VIRTUAL_INTERRUPT | SEC_APIC_ACCESSES) and threshold & 15: return CTL_TPR_THRESHOLD_VTPR
     if sec & SEC_APIC_ACCESSES and bad_address(v, c, APIC_ACCESS_ADDR, 0xfff): return CTL_APIC_ACCESS
     if not tpr and sec & (SEC_X2APIC | SEC_APIC_REGISTERS | SEC_VIRTUAL_INTERRUPT): return CTL_APIC_WITHOUT_TPR
     if sec & SEC_X2APIC and sec & SEC_APIC_ACCESSES: return CTL_X2APIC
@@ -87,7 +95,7 @@ cdef inline int check_execution_controls(const Vmcs* v, const VmxCaps* c) noexce
     if not controls_allowed(proc, c.proc): return CTL_PROC_RESERVED
     if proc & PROC_SECONDARY and not controls_allowed(sec, c.secondary): return CTL_SECONDARY_RESERVED
     if field_get(v, CR3_TARGET_COUNT) > (c.misc >> 16 & 0x1ff): return CTL_CR3_TARGETS
-    if proc & PROC_IO_BITMAPS and (bad_address(v, c, IO_BITMAP_A, 0xfff) or bad_address(v, c, IO_BITMAP_B, 0xfff)): return CTL_IO_BITMAPS
+    if proc & PROC_IO_BITMAPS and bad_pair(v, c, IO_BITMAP_A): return CTL_IO_BITMAPS
     if proc & PROC_MSR_BITMAPS and bad_address(v, c, MSR_BITMAP, 0xfff): return CTL_MSR_BITMAPS
     rule = check_virtual_apic(v, c, sec)
     if rule: return rule
@@ -104,7 +112,7 @@ cdef inline int check_execution_controls(const Vmcs* v, const VmxCaps* c) noexce
     if sec & SEC_PML and bad_address(v, c, PML_ADDRESS, 0xfff): return CTL_PML_ADDRESS
     if sec & SEC_UNRESTRICTED and not sec & SEC_EPT: return CTL_UNRESTRICTED_EPT
     if sec & SEC_VM_FUNCTIONS and field_get(v, VM_FUNCTION_CONTROLS): return CTL_VM_FUNCTIONS
-    if sec & SEC_VMCS_SHADOWING and (bad_address(v, c, VMREAD_BITMAP, 0xfff) or bad_address(v, c, VMWRITE_BITMAP, 0xfff)): return CTL_SHADOW_BITMAPS
+    if sec & SEC_VMCS_SHADOWING and bad_pair(v, c, VMREAD_BITMAP): return CTL_SHADOW_BITMAPS
     if sec & SEC_EPT_VE and bad_address(v, c, VE_INFO_ADDR, 0xfff): return CTL_VE_ADDRESS
     return RULE_NONE
 
@@ -123,14 +131,17 @@ cdef inline int check_injection(const Vmcs* v, const VmxCaps* c) noexcept nogil:
     cdef int kind = <int>(info >> 8 & 7), vector = <int>(info & 0xff)
     cdef bint protected = field_get(v, GUEST_CR0) & CR0_PE != 0 or not secondary_controls(v) & SEC_UNRESTRICTED
     cdef bint pushes = kind == INTR_EXCEPTION and vector < 32 and VECTORS_WITH_ERROR >> vector & 1 and protected
+    cdef bint vector_bad = ((kind == INTR_NMI and vector != 2) or (kind == INTR_EXCEPTION and vector > 31) or
+                            (kind == INTR_OTHER and vector != 0))
+    cdef bint length_bad = length > 15 or (length == 0 and not c.misc >> 30 & 1)
     if not info & INTR_VALID:
         return RULE_NONE
     if kind == INTR_RESERVED or (kind == INTR_OTHER and not c.proc >> 32 & PROC_MONITOR_TRAP): return CTL_INJECT_TYPE
-    if (kind == INTR_NMI and vector != 2) or (kind == INTR_EXCEPTION and vector > 31) or (kind == INTR_OTHER and vector): return CTL_INJECT_VECTOR
+    if vector_bad: return CTL_INJECT_VECTOR
     if (info & INTR_ERROR_CODE != 0) != pushes: return CTL_INJECT_ERROR_BIT
     if info & 0x7ffff000: return CTL_INJECT_RESERVED
     if info & INTR_ERROR_CODE and field_get(v, ENTRY_ERROR_CODE) >> 15: return CTL_INJECT_ERROR_CODE
-    if INTR_SOFTWARE <= kind <= INTR_SOFT_EXCEPTION and (length > 15 or (length == 0 and not c.misc >> 30 & 1)): return CTL_INJECT_LENGTH
+    if INTR_SOFTWARE <= kind <= INTR_SOFT_EXCEPTION and length_bad: return CTL_INJECT_LENGTH
     return RULE_NONE
 
 cdef inline int check_entry_controls(const Vmcs* v, const VmxCaps* c) noexcept nogil:
@@ -153,15 +164,14 @@ cdef inline int check_controls(const Vmcs* v, const VmxCaps* c) noexcept nogil:
 
 cdef inline int check_host_segments(const Vmcs* v, bint host64) noexcept nogil:
     """SDM 3C 26.2.3."""
-    cdef int i
-    cdef uint32_t field
+    cdef uint32_t i
     for i in range(7):       # ES CS SS DS FS GS TR
         if field_get(v, HOST_ES_SELECTOR + 2 * i) & 7: return HOST_RULE_SELECTOR_BITS
     if not field_get(v, HOST_CS_SELECTOR): return HOST_RULE_CS_ZERO
     if not field_get(v, HOST_TR_SELECTOR): return HOST_RULE_TR_ZERO
     if not host64 and not field_get(v, HOST_SS_SELECTOR): return HOST_RULE_SS_ZERO
     for i in range(5):       # FS GS TR GDTR IDTR
-        if not is_canonical(field_get(v, HOST_FS_BASE + 2 * i)): return HOST_RULE_BASES
+        if not canonical(v, HOST_FS_BASE + 2 * i): return HOST_RULE_BASES
     return RULE_NONE
 
 cdef inline int check_host(const Vmcs* v, const VmxCaps* c) noexcept nogil:
@@ -174,7 +184,7 @@ cdef inline int check_host(const Vmcs* v, const VmxCaps* c) noexcept nogil:
     if cr0 & c.cr0_fixed0 != c.cr0_fixed0 or cr0 & ~c.cr0_fixed1: return HOST_RULE_CR0
     if cr4 & c.cr4_fixed0 != c.cr4_fixed0 or cr4 & ~c.cr4_fixed1: return HOST_RULE_CR4
     if field_get(v, HOST_CR3) >> c.maxphyaddr: return HOST_RULE_CR3
-    if not is_canonical(field_get(v, HOST_SYSENTER_ESP)) or not is_canonical(field_get(v, HOST_SYSENTER_EIP)): return HOST_RULE_SYSENTER
+    if not canonical(v, HOST_SYSENTER_ESP) or not canonical(v, HOST_SYSENTER_EIP): return HOST_RULE_SYSENTER
     if exits & EXIT_LOAD_PAT and not pat_legal(field_get(v, HOST_PAT)): return HOST_RULE_PAT
     if exits & EXIT_LOAD_EFER and (efer & ~<uint64_t>0xd01 or efer & (EFER_LMA | EFER_LME) != long_bits): return HOST_RULE_EFER
     rule = check_host_segments(v, host64)

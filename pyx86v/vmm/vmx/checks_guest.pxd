@@ -6,7 +6,6 @@ reason 33 and bit 31; `guest_qualification` gives its qualification.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.regs cimport *
-from pyx86v.vmm.msr cimport is_canonical
 from pyx86v.vmm.vmx.checks cimport *
 from pyx86v.vmm.vmx.state cimport AR_DB, AR_G, AR_L, AR_P, AR_S, AR_UNUSABLE
 
@@ -27,6 +26,9 @@ cdef inline bint usable(const Vmcs* v, int seg) noexcept nogil:
 
 cdef inline int dpl_of(const Vmcs* v, int seg) noexcept nogil:
     return <int>(rights_of(v, seg) >> 5 & 3)
+
+cdef inline int rpl_of(const Vmcs* v, int seg) noexcept nogil:
+    return <int>(selector_of(v, seg) & 3)
 
 cdef inline bint in_ia32e(const Vmcs* v) noexcept nogil:
     return field_get(v, ENTRY_CONTROLS) & ENTRY_IA32E != 0
@@ -57,11 +59,11 @@ cdef inline int check_guest_control(const Vmcs* v, const VmxCaps* c) noexcept no
     if not in_ia32e(v) and cr4 & CR4_PCIDE: return GUEST_RULE_PCIDE
     if field_get(v, GUEST_CR3) >> c.maxphyaddr: return GUEST_RULE_CR3
     if entry & ENTRY_LOAD_DEBUG and field_get(v, GUEST_DR7) >> 32: return GUEST_RULE_DR7
-    if not is_canonical(field_get(v, GUEST_SYSENTER_ESP)) or not is_canonical(field_get(v, GUEST_SYSENTER_EIP)): return GUEST_RULE_SYSENTER
+    if not canonical(v, GUEST_SYSENTER_ESP) or not canonical(v, GUEST_SYSENTER_EIP): return GUEST_RULE_SYSENTER
     if entry & ENTRY_LOAD_PAT and not pat_legal(field_get(v, GUEST_PAT)): return GUEST_RULE_PAT
     if entry & ENTRY_LOAD_EFER and efer & ~<uint64_t>0xd01: return GUEST_RULE_EFER_RESERVED
     if entry & ENTRY_LOAD_EFER and (efer & EFER_LMA != 0) != in_ia32e(v): return GUEST_RULE_EFER_LMA
-    if entry & ENTRY_LOAD_EFER and cr0 & CR0_PG and (efer & EFER_LMA != 0) != (efer & EFER_LME != 0): return GUEST_RULE_EFER_LME
+    if entry & ENTRY_LOAD_EFER and cr0 & CR0_PG and efer & EFER_LMA != (efer & EFER_LME) << 2: return GUEST_RULE_EFER_LME
     return RULE_NONE
 
 cdef inline int check_v86_segments(const Vmcs* v) noexcept nogil:
@@ -78,7 +80,7 @@ cdef inline int check_code_segment(const Vmcs* v) noexcept nogil:
     cdef uint64_t cs = rights_of(v, SEG_CS)
     cdef int kind = <int>(cs & 15), dpl = dpl_of(v, SEG_CS), ss = dpl_of(v, SEG_SS)
     if not (kind & 9 == 9 or (kind == 3 and is_unrestricted(v))): return GUEST_RULE_CS_TYPE
-    if (kind == 3 and dpl) or (kind & 13 == 9 and dpl != ss) or (kind & 13 == 13 and dpl > ss): return GUEST_RULE_CS_DPL
+    if (kind == 3 and dpl != 0) or (kind & 13 == 9 and dpl != ss) or (kind & 13 == 13 and dpl > ss): return GUEST_RULE_CS_DPL
     if in_ia32e(v) and cs & AR_L and cs & AR_DB: return GUEST_RULE_CS_DB
     return RULE_NONE
 
@@ -87,7 +89,7 @@ cdef inline int check_stack_segment(const Vmcs* v) noexcept nogil:
     cdef int kind = <int>(rights_of(v, SEG_SS) & 15), dpl = dpl_of(v, SEG_SS)
     cdef bint zero = rights_of(v, SEG_CS) & 15 == 3 or not field_get(v, GUEST_CR0) & CR0_PE
     if usable(v, SEG_SS) and kind != 3 and kind != 7: return GUEST_RULE_SS_TYPE
-    if not is_unrestricted(v) and dpl != <int>(selector_of(v, SEG_SS) & 3): return GUEST_RULE_SS_DPL_RPL
+    if not is_unrestricted(v) and dpl != rpl_of(v, SEG_SS): return GUEST_RULE_SS_DPL_RPL
     if dpl and zero: return GUEST_RULE_SS_DPL_ZERO
     return RULE_NONE
 
@@ -96,7 +98,7 @@ cdef inline int check_data_segment(const Vmcs* v, int seg) noexcept nogil:
     cdef int kind = <int>(rights_of(v, seg) & 15)
     if not kind & 1: return GUEST_RULE_DATA_ACCESSED
     if kind & 8 and not kind & 2: return GUEST_RULE_DATA_READABLE
-    if not is_unrestricted(v) and kind < 12 and dpl_of(v, seg) < <int>(selector_of(v, seg) & 3): return GUEST_RULE_DATA_DPL
+    if not is_unrestricted(v) and kind < 12 and dpl_of(v, seg) < rpl_of(v, seg): return GUEST_RULE_DATA_DPL
     return RULE_NONE
 
 cdef inline int check_segment_rights(const Vmcs* v, int seg) noexcept nogil:
@@ -149,9 +151,10 @@ cdef inline int check_selectors_and_bases(const Vmcs* v) noexcept nogil:
     cdef int seg
     if selector_of(v, SEG_TR) & 4: return GUEST_RULE_TR_TI
     if usable(v, SEG_LDTR) and selector_of(v, SEG_LDTR) & 4: return GUEST_RULE_LDTR_TI
-    if not v86 and not is_unrestricted(v) and (selector_of(v, SEG_SS) ^ selector_of(v, SEG_CS)) & 3: return GUEST_RULE_SS_RPL
-    if not is_canonical(base_of(v, SEG_TR)) or not is_canonical(base_of(v, SEG_FS)) or not is_canonical(base_of(v, SEG_GS)): return GUEST_RULE_BASE_CANONICAL
-    if usable(v, SEG_LDTR) and not is_canonical(base_of(v, SEG_LDTR)): return GUEST_RULE_BASE_CANONICAL
+    if not v86 and not is_unrestricted(v) and rpl_of(v, SEG_SS) != rpl_of(v, SEG_CS): return GUEST_RULE_SS_RPL
+    if not canonical(v, GUEST_TR_BASE): return GUEST_RULE_BASE_CANONICAL
+    if not canonical(v, GUEST_FS_BASE) or not canonical(v, GUEST_GS_BASE): return GUEST_RULE_BASE_CANONICAL
+    if usable(v, SEG_LDTR) and not canonical(v, GUEST_LDTR_BASE): return GUEST_RULE_BASE_CANONICAL
     if base_of(v, SEG_CS) >> 32: return GUEST_RULE_BASE_32
     for seg in range(SEG_FS):        # ES SS DS
         if seg != SEG_CS and usable(v, seg) and base_of(v, seg) >> 32: return GUEST_RULE_BASE_32
@@ -168,7 +171,7 @@ cdef inline int check_guest_segments(const Vmcs* v) noexcept nogil:
 
 cdef inline int check_guest_tables(const Vmcs* v) noexcept nogil:
     """SDM 3C 26.3.1.3."""
-    if not is_canonical(field_get(v, GUEST_GDTR_BASE)) or not is_canonical(field_get(v, GUEST_IDTR_BASE)): return GUEST_RULE_TABLE_BASE
+    if not canonical(v, GUEST_GDTR_BASE) or not canonical(v, GUEST_IDTR_BASE): return GUEST_RULE_TABLE_BASE
     if field_get(v, GUEST_GDTR_LIMIT) >> 16 or field_get(v, GUEST_IDTR_LIMIT) >> 16: return GUEST_RULE_TABLE_LIMIT
     return RULE_NONE
 
@@ -198,13 +201,14 @@ cdef inline bint wakes_halted(const Vmcs* v) noexcept nogil:
 cdef inline int check_guest_shadow(const Vmcs* v) noexcept nogil:
     """26.3.1.5: interruptibility state (bit 0 STI, 1 MOV SS, 2 SMI, 3 NMI, 4 enclave)."""
     cdef uint64_t s = field_get(v, GUEST_INTERRUPTIBILITY)
+    cdef bint virtual_nmis = field_get(v, PIN_BASED_CONTROLS) & PIN_VIRTUAL_NMIS != 0
     if s >> 4: return GUEST_RULE_SHADOW_RESERVED
     if s & 3 == 3: return GUEST_RULE_SHADOW_BOTH
     if s & 1 and not field_get(v, GUEST_RFLAGS) & FL_IF: return GUEST_RULE_SHADOW_IF
     if s & 3 and injects(v, INTR_EXTERNAL): return GUEST_RULE_SHADOW_INTERRUPT
     if s & 2 and injects(v, INTR_NMI): return GUEST_RULE_SHADOW_NMI
     if s & 4: return GUEST_RULE_SHADOW_SMI               # entry outside SMM
-    if s & 8 and injects(v, INTR_NMI) and field_get(v, PIN_BASED_CONTROLS) & PIN_VIRTUAL_NMIS: return GUEST_RULE_SHADOW_VIRTUAL_NMI
+    if s & 8 and injects(v, INTR_NMI) and virtual_nmis: return GUEST_RULE_SHADOW_VIRTUAL_NMI
     return RULE_NONE
 
 cdef inline int check_guest_activity(const Vmcs* v, const VmxCaps* c) noexcept nogil:
@@ -226,9 +230,10 @@ cdef inline int check_guest_activity(const Vmcs* v, const VmxCaps* c) noexcept n
 
 cdef inline int check_guest_pdptes(const Vmcs* v, const VmxCaps* c) noexcept nogil:
     """SDM 3C 26.3.1.6: present PDPTEs of a PAE guest under EPT have no reserved bit (SDM 3A 4.4.1)."""
+    cdef bint pae = field_get(v, GUEST_CR0) & CR0_PG != 0 and field_get(v, GUEST_CR4) & CR4_PAE != 0 and not in_ia32e(v)
     cdef uint64_t entry
     cdef int i
-    if in_ia32e(v) or not field_get(v, GUEST_CR0) & CR0_PG or not field_get(v, GUEST_CR4) & CR4_PAE or not secondary_controls(v) & SEC_EPT:
+    if not pae or not secondary_controls(v) & SEC_EPT:
         return RULE_NONE
     for i in range(4):
         entry = field_get(v, GUEST_PDPTE0 + 2 * i)

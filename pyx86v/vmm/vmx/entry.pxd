@@ -5,7 +5,7 @@ Checks have no effect when they pass, so they are made when a field that they re
 entry, and after the monitor wrote a control or guest field (`dirty`).  The price does not depend on it.
 """
 from libc.stdint cimport uint64_t
-from pyx86v.cost.ledger cimport ENTRY, EXIT, IDLE, Ledger, UNTAGGED_SWITCH, VM_ENTRY, charge
+from pyx86v.cost.ledger cimport ENTRY, EXIT, IDLE, Ledger, UNITS_PER_CYCLE, UNTAGGED_SWITCH, VM_ENTRY, charge
 from pyx86v.mmu.invalidate cimport mmu_flush_asid
 from pyx86v.vmm.guest cimport ExitCount, Guest, STOP_ERROR
 from pyx86v.vmm.vmx.checks cimport *
@@ -21,7 +21,9 @@ cdef inline void account_exit(Guest* g) noexcept nogil:
     """Book everything since the exit began to its reason."""
     cdef ExitCount* c = &g.vcpu.exits[vmx_of(g).reason]
     cdef uint64_t units = busy_units(g.ledger) - g.vcpu.exit_started
+    cdef uint64_t cycles = units // <uint64_t>UNITS_PER_CYCLE
     c.units += units
+    c.squares += cycles * cycles
     if c.least == 0 or units < c.least:
         c.least = units
     if units > c.most:

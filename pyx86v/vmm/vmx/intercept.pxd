@@ -154,6 +154,16 @@ cdef inline bint vmx_mode_bad(Guest* g, int reason) noexcept nogil:
         return True
     return g.cpu.get(g.cpu, REG_EFER) & EFER_LMA != 0 and g.cpu.get(g.cpu, REG_BITS) != 64
 
+cdef inline int rdpmc_exits(Guest* g) noexcept nogil:
+    """Outside CPL 0 only with CR4.PCE; otherwise the #GP comes first."""
+    cdef bint privileged = g.cpu.get(g.cpu, REG_CPL) == 0 or g.cpu.get(g.cpu, REG_CR4) & CR4_PCE != 0
+    return exits_if(proc(g, PROC_RDPMC) and privileged, REASON_RDPMC)
+
+cdef inline int monitor_exits(Guest* g, Event* e) noexcept nogil:
+    if e.detail:
+        return exits_if(proc(g, PROC_MWAIT), REASON_MWAIT)
+    return exits_if(proc(g, PROC_MONITOR), REASON_MONITOR)
+
 cdef inline int descriptor_exits(Guest* g, Event* e) noexcept nogil:
     return exits_if(secondary(g, SEC_DESCRIPTOR_TABLE), REASON_GDTR_IDTR if e.detail < 2 else REASON_LDTR_TR)
 
@@ -175,7 +185,7 @@ cdef inline int kernel_instruction_exits(Guest* g, Event* e, uint64_t* q) noexce
     if k == EV_WBINVD: return exits_if(secondary(g, SEC_WBINVD), REASON_WBINVD)
     if k == EV_INVD: return REASON_INVD
     if k == EV_XSETBV: return exits_if(g.cpu.get(g.cpu, REG_CR4) & CR4_OSXSAVE != 0, REASON_XSETBV)
-    if k == EV_MONITOR: return exits_if(proc(g, PROC_MWAIT if e.detail else PROC_MONITOR), REASON_MWAIT if e.detail else REASON_MONITOR)
+    if k == EV_MONITOR: return monitor_exits(g, e)
     if k == EV_DESCRIPTOR_LOAD: return descriptor_exits(g, e)
     return NO_EXIT
 
@@ -198,6 +208,6 @@ cdef inline int intercept(Guest* g, Event* e, uint64_t* q) noexcept nogil:
         q[0] = e.qualification
         return REASON_EPT_VIOLATION
     if k == EV_EPT_MISCONFIG: return REASON_EPT_MISCONFIG
-    if k == EV_RDPMC: return exits_if(proc(g, PROC_RDPMC) and (not g.cpu.get(g.cpu, REG_CPL) or g.cpu.get(g.cpu, REG_CR4) & CR4_PCE), REASON_RDPMC)
+    if k == EV_RDPMC: return rdpmc_exits(g)
     if k == EV_VMX_INSN: return exits_if(0 <= e.detail < N_REASONS and not vmx_mode_bad(g, e.detail), e.detail)
     return kernel_instruction_exits(g, e, q) if not g.cpu.get(g.cpu, REG_CPL) else NO_EXIT
