@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line on the real machine: results, determinism, slices, Ctrl-C, bad input."""
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import images
+from pyx86v import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PYX = [sys.executable, "-m", "pyx86v"]
+
+
+def pyx(*arguments):
+    return subprocess.run([*PYX, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def strip(text):
+    return [line for line in text.splitlines() if '"wall_s"' not in line]
+
+
+@pytest.mark.parametrize("style", ["native", "vmx+ept"])
+def test_run_is_deterministic_and_adds_up(style):
+    one, other = (pyx("run", "modes", "--style", style, "--json", "-") for _ in range(2))
+    assert one.returncode == 0 and strip(one.stdout) == strip(other.stdout)
+    result = json.loads(one.stdout)
+    assert sum(result["ledger"].values()) == result["cycles"] > 0
+    assert result["walks"]["references"] == sum(result["walks"]["by_level"].values())
+    assert result["console"].endswith("OK\n")
+    if style == "vmx+ept":
+        assert result["exits"]["CR_ACCESS"]["count"] > 0
+        # an exit's time is what these causes hold, up to the rounding of each row
+        booked = sum(result["ledger"][cause] for cause in ("exit", "entry", "vmcs", "emulation"))
+        assert sum(row["cycles"] for row in result["exits"].values()) <= booked + result["ledger"]["device"]
+
+
+def test_compare_ends_equal():
+    done = pyx("compare", "ptestorm")
+    assert done.returncode == 0 and "Equal under all styles" in done.stdout, done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_status_and_end_of_a_triple_fault_and_a_reset():
+    assert pyx("run", "triple", "-q").returncode == 1
+    assert pyx("run", "reset", "-q").returncode == 0
+
+
+@pytest.mark.parametrize("limit", [["--max-cycles", "3000017"], ["--max-instructions", "2000003"], []])
+def test_slices_change_nothing(monkeypatch, capsys, limit):
+    """With progress on a terminal a run is cut into slices; the result has to be that of the uncut run."""
+    monkeypatch.setattr("pyx86v.cli.session.FIRST_SLICE", 100_003)
+    monkeypatch.setattr("pyx86v.cli.session.SLICE_S", 0.001)
+    texts = []
+    for live in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda live=live: live, raising=False)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["run", "ptestorm", "--style", "vmx+ept", "--json", "-", *limit])
+        texts.append((ended.value.code, strip(capsys.readouterr().out)))
+    assert texts[0] == texts[1] and texts[0][0] == (124 if limit else 0)
+
+
+def test_interrupt_stops_within_a_second_and_shows_the_table(tmp_path):
+    (tmp_path / "loop").write_bytes(images.multiboot_elf(code=b"\xEB\xFE"))      # jmp to itself
+    process = subprocess.Popen([*PYX, "run", str(tmp_path / "loop")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    time.sleep(2)
+    began = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert time.perf_counter() - began < 2 and process.returncode == 130, error
+    assert "was interrupted" in out and "instruction " in out and error == ""
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (["run", "hello", "--style", "qemu"], "style: 'qemu'"),
+    (["run", "hello", "--cpu", "z80"], "z80"),
+    (["run", "hello", "--clock", "sundial"], "clock: 'sundial'"),
+    (["run", "hello", "--memory", "1M"], "memory"),
+    (["run", "hello", "--memory", "65537"], "memory"),
+    (["run", "hello", "--memory", "900T"], "--memory"),
+    (["run", "hello", "--memory", "4G"], "memory"),
+    (["run", str(ROOT / "LICENSE")], "format: not recognized"),
+    (["run", "hello", "--initrd", "/nowhere"], "/nowhere: initrd: No such file"),
+])
+def test_bad_input_is_one_line_and_status_2(arguments, text):
+    done = pyx(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("pyx86v: ") and done.stderr.count("\n") == 1 and text in done.stderr
+
+
+def test_unusable_profile_file_is_one_line(tmp_path):
+    (tmp_path / "mine.toml").write_text("name = 3\n")
+    done = pyx("run", "hello", "--cpu", str(tmp_path / "mine.toml"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "mine.toml" in done.stderr
