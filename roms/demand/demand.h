@@ -269,6 +269,7 @@ static void demand_run(const char *name)
 {
     rule_cases = rule_faults = 0;
     entry_of(TEST_VA, 1);
+    write_cr3(read_cr3());              /* a new PDPTE counts from the next MOV to CR3 on (SDM 3A 4.4.1) */
     rules_check(1);
     u64 table = entry_get(entry_of(TEST_VA, 2));
     rules_check(2);

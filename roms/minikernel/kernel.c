@@ -209,6 +209,7 @@ void kernel_init(void)
     tss.io_map = sizeof tss;
     load_tss(&tss, sizeof tss - 1);
     stacks.kernel = (word)syscall_stack;
+    asm volatile("mov %0, %%fs; mov %0, %%gs" : : "r"(0));     /* IRET to ring 3 would null ring 0 selectors, bases too */
     wrmsr(MSR_STAR, (u64)(UCODE32 | 3) << 48 | (u64)KCODE64 << 32);
     wrmsr(MSR_LSTAR, (word)syscall_entry);
     wrmsr(MSR_FMASK, FLAG_IF | FLAG_TF | FLAG_DF);
