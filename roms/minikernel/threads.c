@@ -4,7 +4,7 @@
 #include "pc.h"
 
 #define CRC_BYTES 65536
-#define CRC_ROUNDS 6
+#define CRC_ROUNDS 3
 #define SORT_WORDS 8192
 #define RING 16
 #define ITEMS 5000
