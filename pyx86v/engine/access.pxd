@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.regs cimport CR4_SMAP, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
-from pyx86v.engine.fill cimport host_wrote, translate
+from pyx86v.engine.fill cimport XLAT_STOP, host_wrote, translate
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
@@ -48,7 +48,7 @@ cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int 
     else:
         f.vector = VEC_GP
         f.error = 0
-        f.stop = True
+        f.stop = status == XLAT_STOP
     return False
 
 cdef inline bint linear_access(Engine* e, gva_t gva, void* data, uint64_t n, int access, int privilege, Fault* f) noexcept nogil:

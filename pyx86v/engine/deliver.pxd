@@ -308,8 +308,11 @@ cdef inline bint deliver_long(Engine* e, const Delivery_* d, uint32_t ext, Fault
     sp -= 8 * <uint64_t>n
     if not canonical(sp):
         return fail(f, VEC_SS, ext)
-    if not linear_access(e, sp, words, 8 * <uint64_t>n, ACCESS_WRITE, USER if new_cpl == 3 else system_privilege(e), f):
-        return False
+    while n:                                 # the first push, SS, lies highest: a fault names its address
+        n -= 1
+        if not linear_access(e, sp + 8 * <uint64_t>n, &words[n], 8, ACCESS_WRITE,
+                             USER if new_cpl == 3 else system_privilege(e), f):
+            return False
     rsp[0] = sp
     if new_cpl < cpl:                        # SS becomes null with RPL = CPL
         load_flat(e, SEG_SS, <uint32_t>new_cpl, 0, 0xffffffffU, <uint32_t>(SEG_PRESENT | SEG_S | SEG_WRITABLE | SEG_BIG))

@@ -10,7 +10,7 @@ Invariants
    makes the engine compare every store with its translations.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from pyx86v.arch.ptes cimport PAGING_NONE
+from pyx86v.arch.ptes cimport PAGING_LONG, PAGING_NONE
 from pyx86v.arch.regs cimport CR4_PCIDE, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
 from pyx86v.engine.layout cimport *
@@ -20,6 +20,7 @@ from pyx86v.mmu.mmu cimport *
 from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, Event, event_init
 
 cdef enum:
+    XLAT_STOP = 16       # beyond XlatStatus
     FILL_RETRIES = 8     # EPT violations that a monitor may repair for one access
 
 cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
@@ -135,13 +136,20 @@ cdef inline void remember_mmio(Engine* e, gva_t va, uintptr_t ra) noexcept nogil
     e.mmio_rip = env_u64(e.env, ENV_EIP)[0]
     e.mmio_gva = va
 
+cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
+    """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
+    return e.world.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
+
 cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Translation* t) noexcept nogil:
     """mmu_translate, with EPT exits taken by the style until the access goes through.
 
-    XLAT_OK, XLAT_PAGE_FAULT, XLAT_NO_RAM (t.gpa: a device or a hole), or XLAT_GP: the run stops.
+    XLAT_OK, XLAT_PAGE_FAULT, XLAT_NO_RAM (t.gpa: a device or a hole), XLAT_GP (non-canonical), or
+    XLAT_STOP: the style ended the run.
     """
     cdef int status = XLAT_OK, verdict, i
     cdef Event ev
+    if noncanonical(e, va):
+        return XLAT_GP
     for i in range(FILL_RETRIES):
         status = mmu_translate(e.mmu, &e.ram, e.ledger, &e.world.vcpu.paging, va, access, privilege, t)
         drop_evicted(e, t)
@@ -166,7 +174,7 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
             t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
             return XLAT_PAGE_FAULT
         if verdict == STOP:
-            return XLAT_GP
+            return XLAT_STOP
     t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
     return XLAT_PAGE_FAULT
 
@@ -197,6 +205,7 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     if status == XLAT_PAGE_FAULT:
         env_u64(e.env, ENV_CR + 16)[0] = va
         raise_exception_err_ra_x86_64(e.env, VEC_PF, <int>t.pfec, ra)
-    e.stopping = True                        # the style ended the run in the middle of an instruction
+    if status == XLAT_STOP:
+        e.stopping = True                    # in the middle of an instruction: on_interrupt sees it
     raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)
     return False

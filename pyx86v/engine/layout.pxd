@@ -106,9 +106,10 @@ cdef enum:                     # CPUX86State
     ENV_IDT = 0x190
     ENV_CR = 0x1a8
     ENV_EFER = 0x250
-    ENV_FPU = 0x260            # x87 stack top to the last XMM register
-    ENV_FPU_BYTES = 0x338 - 0x260 + 64 * 32
-    ENV_XMM = 0x338
+    ENV_FPU = 0x260            # x87 stack top, status, control, tags: 16 bytes
+    ENV_FPREGS = 0x270         # eight slots of 16 bytes
+    ENV_MXCSR = 0x330
+    ENV_XMM = 0x338            # slots of 64 bytes
     BP_CPU = 0x20
     ENV_SYSENTER_CS = 0x12c0
     ENV_SYSENTER_ESP = 0x12c8
