@@ -61,10 +61,6 @@ class Machine:
         return self.instructions * self.price
 
     @property
-    def units(self):
-        return self.cycles * 64
-
-    @property
     def ledger(self):
         return {cause: self.instructions * price for cause, price in PER_INSTRUCTION[self.style].items()}
 

@@ -112,16 +112,6 @@ def test_json_is_the_contract(pyx, tmp_path):
     assert {**written, "wall_s": 0} == {**result, "wall_s": 0}
 
 
-def test_slices_of_a_terminal_give_the_same_result(pyx, monkeypatch):
-    monkeypatch.setattr("pyx86v.cli.session.FIRST_SLICE", 90)
-    results = []
-    for live in (False, True):
-        monkeypatch.setattr("sys.stderr.isatty", lambda live=live: live, raising=False)
-        status, out, _ = pyx("run", "./guest", "--max-instructions", "500", "--json", "-")
-        results.append((status, {**json.loads(out), "wall_s": 0}))
-    assert results[0] == results[1] and fake_machine.Machine.made[1].slices > 1
-
-
 # compare and exits
 
 def test_compare_percentages_add_up_to_the_overhead(pyx):
