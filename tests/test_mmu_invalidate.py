@@ -179,6 +179,24 @@ def test_page_fault_drops_its_page():
     assert s.bench.counts()["flushes"]["fault"] == 1
 
 
+def test_page_fault_drops_the_walk_cache_on_its_way():
+    """And nothing else of it: not another PCID's, not another region's."""
+    bench = MmuBench(1 << 16, CACHES)
+    tables = Tables(bench, 0x1000)
+    tables.map(0x1000, 0x8000)
+    tables.map(0x200000, 0x8000)
+    bench.set(cr3=tables.root, **MODES["long"] | {"cr4": PAE | PCIDE})
+    bench.touch([0x1000, 0x200000])
+    bench.set(pcid=1)
+    bench.touch([0x1000])
+    live = bench.counts()["live"]
+    assert (live["PDE"], live["PDPTE"], live["PML4E"]) == (3, 2, 2)
+    bench.set(pcid=0)
+    assert bench.translate(0x3000)["status"] == "page-fault"
+    live = bench.counts()["live"]
+    assert (live["PDE"], live["PDPTE"], live["PML4E"]) == (2, 1, 1)
+
+
 def test_rights_lost_without_invalidation_still_serve_and_rights_gained_never_fault():
     bench = MmuBench(1 << 16, CACHES)
     tables = Tables(bench, 0x1000, flags=P | W | U | A | D)

@@ -163,6 +163,23 @@ def test_ept_shapes_and_misconfigurations(ept_1g):
             (0x1000, 0x2000, 0x3000, 0x4000), states)
 
 
+@pytest.mark.parametrize("maxphyaddr", (32, 36, 46, 52))
+@pytest.mark.parametrize("ept_1g", (0, 1))
+def test_every_single_ept_bit(ept_1g, maxphyaddr):
+    """Each bit alone flipped in an EPT entry of each level, as table and as page."""
+    where = (0x1000, 0x2000, 0x3000, 0x4000)
+    plain = [at + 0x1000 | RWX for at in where]
+    states = []
+    for level in range(4):
+        page = [*plain[:level], RWX | PS | WB, *plain[level + 1:]]
+        for start in (plain, page):
+            states += [tuple(e ^ (i == level) << bit for i, e in enumerate(start)) for bit in range(64)]
+    bench = MmuBench(RAM, {"ept_1g": ept_1g})
+    fields = dict(eptp=0x101e, maxphyaddr=maxphyaddr)
+    bench.set(**fields)
+    compare(bench, bytearray(RAM), context_of(fields, size=RAM, ept_1g=bool(ept_1g)), 0x123, where, states)
+
+
 @pytest.mark.parametrize("exec_only, ad", list(itertools.product((0, 1), (0, AD))))
 def test_guest_tables_and_pages_with_every_nested_right(exec_only, ad):
     """32-bit guest: nested rights of both tables and of the page x W, A, D of the guest's entries.
@@ -299,6 +316,21 @@ def test_table_made_writable_after_an_accessed_flag_exit():
     assert (r["status"], r["gpa"], r["qualification"]) == ("ept-violation", pte, 0x8a)
     bench.write(leaves[pte >> 12], pack(pte & ~0xfff | RWX | WB))
     assert bench.translate(0x1000)["hpa"] == 0x6000
+
+
+def test_turning_accessed_and_dirty_flags_on_marks_cached_tables_too():
+    bench = MmuBench(RAM, {"NESTED": (8, 0, "lru")})
+    guest = Tables(bench, 0x1000)
+    pte = guest.map(0, 0x5000)
+    ept = Tables(bench, 0x8000, flags=RWX)
+    leaves = [ept.map(page << 12, page << 12, 12, RWX | WB) for page in range(8)]
+    bench.set(cr3=guest.root, eptp=ept.root | 0x1e, **MODES["long"])
+    bench.translate(0)
+    assert bench.load(leaves[pte >> 12], 64)[1] & (EPT_A | EPT_D) == 0
+    bench.set(asid=1, eptp=ept.root | 0x5e)
+    bench.translate(0)
+    assert bench.load(leaves[pte >> 12], 64)[1] & (EPT_A | EPT_D) == EPT_A | EPT_D
+    assert bench.load(leaves[5], 64)[1] & (EPT_A | EPT_D) == EPT_A, "the page itself was only read"
 
 
 def test_pdptes_load_through_ept():

@@ -151,6 +151,27 @@ def test_32_bit_everything(maxphyaddr):
         assert [g[:4] + g[5:] for g in got] == want
 
 
+@pytest.mark.parametrize("mode", ("long", "pae", "pse"))
+@pytest.mark.parametrize("maxphyaddr", (32, 36, 39, 46, 52))
+def test_every_single_bit(mode, maxphyaddr):
+    """Each bit alone flipped in an entry of each level, as table and as page, with and without NXE: reserved or not."""
+    where = {"long": LONG_AT, "pae": (0x2000, 0x3000), "pse": (0x1000, 0x2000)}[mode]
+    width = 4 if mode == "pse" else 8
+    plain = [at + 0x1000 | P | W | U | A | D for at in where]
+    states = []
+    for level in range(len(where)):
+        page = [*plain[:level], P | W | U | A | D | PS, *plain[level + 1:]]
+        for start in (plain, page):
+            states += [tuple(e ^ (i == level) << bit for i, e in enumerate(start)) for bit in range(8 * width)]
+    for more in controls("NXE"):
+        bench = MmuBench(RAM, {"page1g": more["efer"] != 0})
+        fields = merged(mode, more, cr3=0x1000, maxphyaddr=maxphyaddr, pdpte=[0x2001, 0, 0, 0])
+        bench.set(**fields)
+        got = bench.sweep(GVA, list(where), width, states)
+        ctx = context_of(fields, size=RAM, page1g=more["efer"] != 0)
+        assert [g[:4] + g[5:] for g in got] == expected(bytearray(RAM), ctx, GVA, where, width, states)
+
+
 def test_prot_is_what_the_next_access_may_do():
     """prot of an answer = the accesses that the walker allows and that need no dirty flag."""
     rights = [w | u | nx | d for w in (0, W) for u in (0, U) for nx in (0, NX) for d in (0, D)]

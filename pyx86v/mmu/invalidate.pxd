@@ -138,7 +138,7 @@ cdef inline int mmu_invept(Mmu* m, int type, uint64_t eptp) noexcept nogil:
     cdef uint64_t n = 0
     cdef int i
     for i in range(m.tlb.n_tags):
-        if m.tlb.tag[i].eptp and (type == INVEPT_ALL or m.tlb.tag[i].eptp == eptp & FRAME_MASK):
+        if m.tlb.tag[i].eptp and (type == INVEPT_ALL or (m.tlb.tag[i].eptp ^ eptp) & FRAME_MASK == 0):
             n += tag_flush(&m.tlb, i, 0)
             tag_flush(&m.tlb, i, 1)
     return flushed(m, FLUSH_INVEPT, n)

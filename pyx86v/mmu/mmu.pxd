@@ -59,7 +59,7 @@ cdef inline int mmu_init(Mmu* m, const MmuConfig* config) noexcept nogil:
 cdef inline void mmu_enter(Mmu* m, const PagingContext* ctx) noexcept nogil:
     """Make the caches answer for this context."""
     cdef uint32_t pcid = ctx.pcid if ctx.mode != PAGING_NONE else TAG_UNPAGED
-    tags_enter(&m.tlb, <uint32_t>ctx.asid << 16 | pcid, ctx.eptp & FRAME_MASK)
+    tags_enter(&m.tlb, <uint32_t>ctx.asid << 16 | pcid, ctx.eptp & (FRAME_MASK | EPTP_AD))
 
 cdef inline hpa_t entry_hpa(const TlbEntry* e, gva_t gva) noexcept nogil:
     """Machine address of `gva`, which the entry translates."""

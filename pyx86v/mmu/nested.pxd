@@ -117,7 +117,7 @@ cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept no
     want = EPT_R
     if w.ctx.eptp & EPTP_AD:
         want = EPT_R | EPT_W
-        needed = TLB_EPT_R | TLB_EPT_W | TLB_D
+        needed = TLB_EPT_R | TLB_EPT_W
     if w.cached:
         index = nested_tlb_find(&w.m.tlb, entry)
         if index >= 0 and w.m.tlb.entry[index].flags & needed == needed:

@@ -97,7 +97,7 @@ ctypedef struct TlbEntry:
     uint32_t pad
 
 ctypedef struct TlbTag:
-    uint64_t eptp        # nested root; 0 = not nested
+    uint64_t eptp        # nested root and its accessed/dirty switch (EPTP bits 51:12 and 6); 0 = not nested
     uint32_t live        # entries, and 1 while the tag is current
     uint16_t asid
     uint16_t pcid        # or TAG_*
