@@ -23,6 +23,7 @@ from pyx86v.vmm.vmx.vmcs cimport *
 
 cdef enum:                   # access rights in a VMCS (24.4.1)
     AR_TYPE = 0xf
+    AR_ACCESSED = 1 << 0
     AR_TSS_BUSY = 1 << 1
     AR_S = 1 << 4
     AR_DPL = 3 << 5
@@ -47,11 +48,14 @@ cdef inline uint64_t real_cr4(uint64_t view) noexcept nogil:
 cdef inline uint32_t segment_rights(const Segment* s, int seg) noexcept nogil:
     """Access rights of a segment register; one without P is unusable (a null selector was loaded).
 
-    The engine keeps the TSS in TR as available; in the processor it is busy (SDM 2A LTR).
+    The engine keeps the TSS in TR as available; in the processor it is busy (SDM 2A LTR).  Nor do its far
+    transfers set the accessed bit of CS, which loading sets (SDM 3A 3.4.5.1).
     """
     cdef uint32_t rights = (s.flags >> 8) & 0xf0ff
     if seg == SEG_TR:
         rights |= AR_TSS_BUSY
+    if seg == SEG_CS and rights & AR_S:
+        rights |= AR_ACCESSED
     if not rights & AR_P and seg != SEG_CS and seg != SEG_TR:
         rights |= AR_UNUSABLE
     return rights
