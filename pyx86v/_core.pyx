@@ -675,7 +675,7 @@ cdef enum:
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:
     if more is None:
         return FOREVER
-    return min(now + int(more * units), FOREVER)
+    return min(now + int(more) * units, FOREVER)
 
 
 cdef uint32_t _signature(dict cpuid) except? 0:
