@@ -11,7 +11,7 @@ from pyx86v.cost.ledger cimport Ledger, NESTED_REF_1, NESTED_TLB_HIT, TLB, WALK_
 from pyx86v.mmu.memory cimport HPA_NONE, Ram, ram_read64, ram_write64, window_hpa
 from pyx86v.mmu.pwc cimport nested_tlb_fill, nested_tlb_find
 from pyx86v.mmu.state cimport *
-from pyx86v.mmu.tlb cimport TLB_D, TLB_EPT_R, TLB_EPT_RWX, TLB_EPT_W, TLB_EPT_X, tlb_used
+from pyx86v.mmu.tlb cimport TLB_D, TLB_EPT_R, TLB_EPT_RWX, TLB_EPT_W, TLB_EPT_X, TlbEntry, tlb_used
 
 cdef enum:               # exit qualification of an EPT violation (SDM 3C table 27-7)
     QUAL_READ = 0x1
@@ -99,40 +99,41 @@ cdef inline int ept_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPa
         page.flags |= TLB_D
     return XLAT_OK
 
-cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
-    """Find the 4 KB page in which a guest paging-structure entry lies.
-
-    Not nested: in the world's window; HPA_NONE outside, where entries read as all ones.
-    Nested: through the nested TLB or the EPT, as a write when EPT accessed and dirty flags are on (SDM 3C 28.3.5).
-    """
-    cdef uint64_t want
-    cdef int index, status
+cdef inline int nested_table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
+    """table_page of a nested space: through the nested TLB or the EPT, as a write when EPT accessed and dirty
+    flags are on (SDM 3C 28.3.5)."""
+    cdef uint64_t want = EPT_R
     cdef int needed = TLB_EPT_R
-    if w.ctx.eptp == 0:
-        page.hpa = window_hpa(&w.ctx.window, entry & FRAME_MASK)
-        page.flags = TLB_EPT_RWX | TLB_D
-        page.shift = 12
-        return XLAT_OK
+    cdef const TlbEntry* e
+    cdef int index, status
     entry &= w.ctx.window.a20_mask
-    want = EPT_R
     if w.ctx.eptp & EPTP_AD:
         want = EPT_R | EPT_W
         needed = TLB_EPT_R | TLB_EPT_W
     if w.cached:
         index = nested_tlb_find(&w.m.tlb, entry)
         if index >= 0 and w.m.tlb.entry[index].flags & needed == needed:
+            e = &w.m.tlb.entry[index]
             tlb_used(&w.m.tlb, index)
             w.hit = True
             charge(w.ledger, TLB, NESTED_TLB_HIT)
-            page.hpa = (w.m.tlb.entry[index].pfn + (entry >> 12) - w.m.tlb.entry[index].gfn) << 12
-            page.flags = w.m.tlb.entry[index].flags
-            page.shift = w.m.tlb.entry[index].shift
+            page.hpa = (e.pfn + (entry >> 12) - e.gfn) << 12
+            page.flags = e.flags
+            page.shift = e.shift
             return XLAT_OK
     status = ept_walk(w, entry, want, NESTED_FOR_TABLE, page)
-    if status != XLAT_OK:
-        return status
-    if not w.quiet:
+    if status == XLAT_OK and not w.quiet:
         nested_tlb_fill(&w.m.tlb, entry, page.hpa, page.shift, page.flags)
+    return status
+
+cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
+    """Find the 4 KB page in which a guest paging-structure entry lies: in the world's window, where HPA_NONE stands
+    for a page outside, whose entries read as all ones; or under the EPT.  XLAT_OK or XLAT_EPT_*."""
+    if w.ctx.eptp:
+        return nested_table_page(w, entry, page)
+    page.hpa = window_hpa(&w.ctx.window, entry & FRAME_MASK)
+    page.flags = TLB_EPT_RWX | TLB_D
+    page.shift = 12
     return XLAT_OK
 
 cdef inline int final_page(Walker* w, gpa_t gpa, uint64_t want, NestedPage* page) noexcept nogil:

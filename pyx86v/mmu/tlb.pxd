@@ -304,11 +304,15 @@ cdef inline void ring_move(Tlb* t, int base, int way, bint to_front) noexcept no
         if not to_front:
             t.ring_first[base] = t.ring_next[base + way]
         return
+    last = t.ring_prev[base + first]
+    if way == last:
+        if to_front:
+            t.ring_first[base] = <uint8_t>way
+        return
     before = t.ring_prev[base + way]
     after = t.ring_next[base + way]
     t.ring_next[base + before] = <uint8_t>after
     t.ring_prev[base + after] = <uint8_t>before
-    last = t.ring_prev[base + first]
     t.ring_next[base + last] = <uint8_t>way
     t.ring_prev[base + way] = <uint8_t>last
     t.ring_next[base + way] = <uint8_t>first

@@ -45,7 +45,8 @@ cdef inline int entry_checks(const Vmcs* v, const VmxCaps* c) noexcept nogil:
     return rule if rule else check_guest(v, c)
 
 cdef inline int entry_failure(Guest* g, int rule) noexcept nogil:
-    """VMfailValid (26.1) for controls and host state, an exit with reason 33 and bit 31 (26.7) for guest state."""
+    """VMfailValid (26.1) for controls and host state, an exit with reason 33 and bit 31 (26.7) for guest state.
+    The run's status is the rule's number."""
     cdef Vmx* x = vmx_of(g)
     x.failed_rule = rule
     if rule <= HOST_LAST:
@@ -55,6 +56,7 @@ cdef inline int entry_failure(Guest* g, int rule) noexcept nogil:
         field_set(&x.vmcs, EXIT_QUALIFICATION, guest_qualification(rule))
         g.vcpu.exits[REASON_ENTRY_GUEST].count += 1
     g.vcpu.stop_reason = STOP_ERROR
+    g.vcpu.stop_status = rule
     return -1
 
 cdef inline int vm_entry(Guest* g) noexcept nogil:

@@ -7,7 +7,7 @@ access to a device's page exits.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
-from pyx86v.arch.ptes cimport EPT_PS, EPT_RWX, FRAME_MASK
+from pyx86v.arch.ptes cimport EPT_PS, EPT_R, EPT_RWX, EPT_X, FRAME_MASK
 from pyx86v.arch.types cimport PAGE_SIZE, gpa_t, hpa_t
 from pyx86v.mmu.invalidate cimport INVEPT_CONTEXT, mmu_invept
 from pyx86v.mmu.memory cimport Window, ram_pointer, ram_read64, ram_write64
@@ -17,6 +17,7 @@ from pyx86v.vmm.vmx.state cimport *
 cdef enum:
     EPT_WRITE_BACK = 6       # memory type: bits 2:0 of the EPT pointer, 5:3 of a leaf (24.6.11, 28.3.2)
     EPT_WALK_4 = 3 << 3      # walk length - 1
+    FIRMWARE_TABLES = 9      # a PD and eight PTs: 16 MiB below 4 GiB
 
 cdef inline hpa_t monitor_page(Guest* g) noexcept nogil:
     """A zeroed page of the monitor's memory, or 0 when it is used up."""
@@ -75,6 +76,18 @@ cdef inline int ept_build(Guest* g, int limit) noexcept nogil:
         if ept_map(g, gpa, level) != 0:
             return -1
         gpa += <uint64_t>1 << (3 + 9 * level)
+    return ept_map_firmware(g, w)
+
+cdef inline int ept_map_firmware(Guest* g, const Window* w) noexcept nogil:
+    """Firmware below 4 GiB: readable and executable, in 4 KB pages.  0, or -1: no room."""
+    cdef uint64_t off = 0
+    cdef hpa_t at
+    while off < w.rom_size:
+        at = ept_entry(g, w.rom_gpa + off, 1)
+        if at == 0:
+            return -1
+        ram_write64(g.ram, at, (w.rom_base + off) | EPT_R | EPT_X | EPT_WRITE_BACK << 3)
+        off += PAGE_SIZE
     return 0
 
 cdef inline int ept_fill(Guest* g, gpa_t gpa) noexcept nogil:
@@ -94,8 +107,8 @@ cdef inline int ept_fill(Guest* g, gpa_t gpa) noexcept nogil:
     return 0
 
 cdef inline uint64_t ept_pages(uint64_t guest_bytes) noexcept nogil:
-    """Pages of tables that 4 KB leaves need: one page for each level's span."""
-    cdef uint64_t n = 1
+    """Pages of tables that 4 KB leaves need: one page for each level's span, and what firmware needs."""
+    cdef uint64_t n = 1 + FIRMWARE_TABLES
     cdef int level
     for level in range(3, 0, -1):
         n += (guest_bytes + (<uint64_t>1 << (12 + 9 * level)) - 1) >> (12 + 9 * level)

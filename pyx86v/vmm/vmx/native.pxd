@@ -36,6 +36,10 @@ cdef inline int guest_clts(Guest* g, Event* e) noexcept nogil:
 cdef inline int guest_dr(Guest* g, Event* e) noexcept nogil:
     return general_protection(e) if g.cpu.get(g.cpu, REG_CPL) else emul_dr(g, e)
 
+cdef inline int guest_permit(Guest* g, Event* e) noexcept nogil:
+    """LTR: the engine loads the register itself."""
+    return RESUME
+
 cdef inline int guest_impossible(Guest* g, Event* e) noexcept nogil:
     """An event that always exits, or that the engine handles itself."""
     g.vcpu.stop_reason = STOP_ERROR
@@ -65,6 +69,7 @@ cdef inline void fill_native_table(handler_fn* t) noexcept:
     t[EV_PORT_OUT] = access_port
     t[EV_WBINVD] = emul_nothing
     t[EV_INVD] = emul_nothing
+    t[EV_DESCRIPTOR_LOAD] = guest_permit
     t[EV_XSETBV] = emul_undefined
     t[EV_RDPMC] = emul_undefined
     t[EV_MONITOR] = emul_undefined
