@@ -238,6 +238,8 @@ cdef class Machine:
         e.ledger = &self.ledger_
         e.mmu = self.mmu
         e.world = self.world
+        e.world.vcpu_count = 1
+        e.vcpu = &e.world.vcpu[0]
         e.guest.sinks = &self.sinks
         e.owner = <void*>self
         e.poll = poll_signals
@@ -279,8 +281,8 @@ cdef class Machine:
         memset(e.ram.base + at, 0xff, 2 * PAGE_SIZE)
         e.vmcb_page = at + 2 * PAGE_SIZE
         (<uint64_t*>(e.ram.base + e.vmcb_page + 0x48))[0] = at       # MSRPM_BASE_PA (APM 2 table B-1): every MSR exits
-        self.world.vcpu.paging.window = self.world.window
-        self.world.vcpu.paging.maxphyaddr = <uint8_t>self._profile.maxphyaddr
+        self.e.vcpu.paging.window = self.world.window
+        self.e.vcpu.paging.maxphyaddr = <uint8_t>self._profile.maxphyaddr
 
     # -- loading -----------------------------------------------------------------------------
 
@@ -307,7 +309,7 @@ cdef class Machine:
         memcpy(self.e.ram.base + self.world.window.rom_base, p, len(data))
         self.world.window.rom_gpa = gpa
         self.world.window.rom_size = len(data)
-        self.world.vcpu.paging.window = self.world.window
+        self.e.vcpu.paging.window = self.world.window
         return 0
 
     cdef int _set_entry(self, dict entry) except -1:
@@ -318,7 +320,7 @@ cdef class Machine:
         c.set(c, REG_CR0, entry["cr0"])
         c.set(c, REG_CR4, entry["cr4"])
         c.set(c, REG_EFER, entry["efer"])
-        self.world.vcpu.cr3 = entry["cr3"]
+        self.e.vcpu.cr3 = entry["cr3"]
         c.set(c, REG_CR3, entry["cr3"])
         for name, (selector, base, limit, flags) in entry["segments"].items():
             self.set_segment(name, selector, base, limit, flags if name != "tr" else flags & ~0x200)
@@ -331,18 +333,18 @@ cdef class Machine:
         c.set(c, REG_RFLAGS, entry.get("eflags", 2))
         c.set(c, REG_RIP, entry["rip"])
         c.set(c, REG_PAT, 0x0007040600070406)          # SDM 3A 11.12.4
-        self.world.vcpu.msr_value[1] = 1               # IA32_MISC_ENABLE: fast strings
+        self.e.vcpu.msr_value[1] = 1               # IA32_MISC_ENABLE: fast strings
         self._refresh_paging()
         return 0
 
     cdef void _refresh_paging(self) noexcept:
         cdef Cpu* c = &self.e.ops
-        p = &self.world.vcpu.paging
+        p = &self.e.vcpu.paging
         p.cr0 = c.get(c, REG_CR0)
-        p.cr3 = self.world.vcpu.cr3
+        p.cr3 = self.e.vcpu.cr3
         p.cr4 = c.get(c, REG_CR4)
         p.efer = c.get(c, REG_EFER)
-        p.pcid = <uint16_t>(self.world.vcpu.cr3 & 0xfff) if p.cr4 & CR4_PCIDE else 0
+        p.pcid = <uint16_t>(self.e.vcpu.cr3 & 0xfff) if p.cr4 & CR4_PCIDE else 0
         p.mode = <uint8_t>paging_mode(p.cr0, p.cr4, p.efer)
         engine_flush(self.e)
 
@@ -370,7 +372,7 @@ cdef class Machine:
                 raise ValueError(f"{name}: {limit}, expected at least 0")
         e.max_units = _limit(self.ledger_.total, max_cycles, 64)
         e.max_instructions = _limit(self.ledger_.instructions, max_instructions, 1)
-        e.max_exits = _limit(self.world.vcpu.exit_total, max_exits, 1)
+        e.max_exits = _limit(self.e.vcpu.exit_total, max_exits, 1)
         e.poll_units = self.ledger_.total
         self._error = None
         with nogil:
@@ -381,10 +383,10 @@ cdef class Machine:
             raise error
         if err:
             return Stop(StopReason.ERROR, 1, f"engine: {uc_strerror(err).decode()}")
-        reason = self.world.vcpu.stop_reason
+        reason = self.e.vcpu.stop_reason
         if reason == STOP_SIGNAL:
             return Stop(StopReason.LIMIT, 0, "interrupted")
-        return Stop(_REASONS.get(reason, StopReason.ERROR), self.world.vcpu.stop_status, self._detail(reason))
+        return Stop(_REASONS.get(reason, StopReason.ERROR), self.e.vcpu.stop_status, self._detail(reason))
 
     def _detail(self, reason):
         if reason == STOP_SHUTDOWN:
@@ -437,7 +439,7 @@ cdef class Machine:
         """{reason: {count, cycles, min, max, squares}} of the style's exits; cycles from exit to entry."""
         result = {}
         for i in range(MAX_EXIT_KINDS):
-            x = &self.world.vcpu.exits[i]
+            x = &self.e.vcpu.exits[i]
             if x.count:
                 name = self.e.style.exit_names[i]
                 result[name.decode() if name is not NULL else str(i)] = {
@@ -470,7 +472,7 @@ cdef class Machine:
     @property
     def events(self):
         """What was delivered to the guest: exceptions by vector, software interrupts, external interrupts."""
-        v = &self.world.vcpu
+        v = self.e.vcpu
         return {"exceptions": {i: v.exceptions[i] for i in range(32) if v.exceptions[i]},
                 "software_interrupts": v.software_ints, "interrupts": v.interrupts}
 
@@ -521,7 +523,7 @@ cdef class Machine:
         for group in (_CONTROL, _TABLES, _MSR_REGISTERS):
             for name, number in group.items():
                 result[name] = c.get(c, number)
-        result["cr3"] = self.world.vcpu.cr3
+        result["cr3"] = self.e.vcpu.cr3
         result["cpl"] = c.get(c, REG_CPL)
         for i, name in enumerate(_SEGMENTS):
             c.get_segment(c, i, &s)

@@ -20,7 +20,7 @@ ctypedef struct Fault:   # an exception met on the way
 
 cdef inline int system_privilege(Engine* e) noexcept nogil:
     """Implicit supervisor accesses: SMAP applies whatever EFLAGS.AC says (SDM 3A 4.6.1)."""
-    return SUPERVISOR_SMAP if e.world.vcpu.paging.cr4 & CR4_SMAP else SUPERVISOR
+    return SUPERVISOR_SMAP if e.vcpu.paging.cr4 & CR4_SMAP else SUPERVISOR
 
 cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int access, int privilege, Fault* f) noexcept nogil:
     """One access inside a page.  False: `f` holds the #PF."""
@@ -54,7 +54,7 @@ cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int 
 cdef inline bint linear_access(Engine* e, gva_t gva, void* data, uint64_t n, int access, int privilege, Fault* f) noexcept nogil:
     """Read or write up to a page of linear memory, page crossings included."""
     cdef uint64_t first = PAGE_SIZE - (gva & PAGE_MASK)
-    if not e.world.vcpu.paging.efer & 0x400:                 # outside long mode addresses have 32 bits
+    if not e.vcpu.paging.efer & 0x400:                 # outside long mode addresses have 32 bits
         gva &= 0xffffffffULL
     if n <= first:
         return linear_piece(e, gva, data, n, access, privilege, f)
@@ -79,7 +79,7 @@ cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n, int acc
         if piece > n:
             piece = n
         p = NULL
-        if mmu_translate_quiet(e.mmu, &e.ram, &e.world.vcpu.paging, gva, access, SUPERVISOR, &t) == XLAT_OK:
+        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, access, SUPERVISOR, &t) == XLAT_OK:
             p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), piece)
         if p is NULL:
             memset(to, 0xff, piece)

@@ -41,7 +41,7 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
 cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
     """Host frame of code that is being executed."""
     cdef Translation t
-    if mmu_translate_quiet(e.mmu, &e.ram, &e.world.vcpu.paging, pc, ACCESS_FETCH, SUPERVISOR, &t) == XLAT_OK:
+    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, pc, ACCESS_FETCH, SUPERVISOR, &t) == XLAT_OK:
         return t.hpa >> PAGE_SHIFT
     return NO_FRAME
 
@@ -110,9 +110,9 @@ cdef inline uint64_t env_eip_of(Engine* e, uint64_t pc) noexcept nogil:
 
 cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
     """Does the modelled first level hold this code page (or is nothing modelled)?"""
-    if e.world.vcpu.paging.mode == 0 and e.world.vcpu.paging.eptp == 0:
+    if e.vcpu.paging.mode == 0 and e.vcpu.paging.eptp == 0:
         return True
-    return mmu_lookup(e.mmu, &e.world.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
+    return mmu_lookup(e.mmu, &e.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
 
 cdef inline int fetch_privilege(Engine* e) noexcept nogil:
     return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR

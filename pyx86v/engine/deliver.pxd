@@ -346,13 +346,13 @@ cdef inline bint deliver_once(Engine* e, const Delivery_* d, Fault* f) noexcept 
 cdef inline void charge_delivery(Engine* e, const Delivery_* d) noexcept nogil:
     """Price and count of one delivery; the handler's IRET is an instruction of its own."""
     if d.kind == DELIVER_EXTERNAL:
-        e.world.vcpu.interrupts += 1
+        e.vcpu.interrupts += 1
         charge(e.ledger, INTERRUPT, DELIVER_INTERRUPT)
     elif d.kind == DELIVER_INT_N:
-        e.world.vcpu.software_ints += 1
+        e.vcpu.software_ints += 1
         charge(e.ledger, TRAP, DELIVER_SOFTWARE)
     else:
-        e.world.vcpu.exceptions[d.vector & 31] += 1
+        e.vcpu.exceptions[d.vector & 31] += 1
         charge(e.ledger, TRAP, DELIVER_PAGE_FAULT if d.vector == VEC_PF else DELIVER_FAULT)
 
 cdef inline bint deliver(Engine* e, Delivery_* d) noexcept nogil:

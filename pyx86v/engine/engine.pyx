@@ -51,9 +51,9 @@ cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same
 # Stopping and leaving -------------------------------------------------------------------------
 
 cdef inline void stop(Engine* e, int reason, int status) noexcept nogil:
-    if e.world.vcpu.stop_reason == STOP_NONE:
-        e.world.vcpu.stop_reason = reason
-        e.world.vcpu.stop_status = status
+    if e.vcpu.stop_reason == STOP_NONE:
+        e.vcpu.stop_reason = reason
+        e.vcpu.stop_status = status
     e.stopping = True
 
 cdef inline void leave_block(Engine* e, uint64_t eip) noexcept nogil:
@@ -73,7 +73,7 @@ cdef void sync_a20(Engine* e) noexcept nogil:
     cdef uint64_t mask = NEVER if e.world.platform.kbc.a20 else ~<uint64_t>0x100000
     if e.world.window.a20_mask != mask:
         e.world.window.a20_mask = mask
-        e.world.vcpu.paging.window.a20_mask = mask
+        e.vcpu.paging.window.a20_mask = mask
         mmu_flush_all(e.mmu)
         tlb_flush_x86_64(e.cpu)
 
@@ -90,7 +90,7 @@ cdef inline void after_device(Engine* e) noexcept nogil:
 
 cdef bint over_limit(Engine* e) noexcept nogil:
     if e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
-            e.world.vcpu.exit_total >= e.max_exits:
+            e.vcpu.exit_total >= e.max_exits:
         stop(e, STOP_LIMIT, 0)
         return True
     if e.ledger.total >= e.poll_units:
@@ -163,7 +163,7 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
     ev.open = env_u64(e.env, ENV_EFLAGS)[0] & FL_IF != 0 and not shadow
     verdict = e.style.handlers[EV_INTERRUPT](&e.guest, &ev)
     if verdict == REFLECT:
-        e.world.vcpu.halted = False
+        e.vcpu.halted = False
         carry_out(e, &ev, rip)
         refresh_due(e)
         return True
@@ -217,8 +217,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             leave_block(e, env_u64(e.env, ENV_EIP)[0])
         if e.stopping:
             leave_block(e, r.eip)
-    elif e.world.vcpu.line_seen:
-        e.world.vcpu.line_seen = False       # withdrawn before it could be taken
+    elif e.vcpu.line_seen:
+        e.vcpu.line_seen = False       # withdrawn before it could be taken
     grant(e, grant_until(e, pending or e.breakpoint_count != 0))
     if r.flags & REC_STRADDLE:
         e.look_first = True
@@ -325,7 +325,7 @@ cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
         e.stopping = True
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
-    if e.world.vcpu.halted and not e.stopping:
+    if e.vcpu.halted and not e.stopping:
         wait_for_interrupt(e)
 
 cdef inline uint64_t advance(Engine* e, uint64_t rip, int length) noexcept nogil:
@@ -630,7 +630,7 @@ cdef void engine_attach(Engine* e) noexcept:
     e.guest.mmu = e.mmu
     e.guest.ram = &e.ram
     e.guest.platform = &e.world.platform
-    e.guest.vcpu = &e.world.vcpu
+    e.guest.vcpu = e.vcpu
     e.guest.style_state = e.world.style_state
     e.guest.owner = e
     e.guest.port_in = device_in
@@ -683,10 +683,10 @@ cdef int engine_run(Engine* e) noexcept nogil:
     """Run until something sets `stopping`.  Returns the uc_err of the engine (0 in all ordinary cases)."""
     cdef int err = 0
     e.stopping = False
-    e.world.vcpu.stop_reason = STOP_NONE
+    e.vcpu.stop_reason = STOP_NONE
     e.fresh = True
     refresh_due(e)
-    if e.world.vcpu.halted:
+    if e.vcpu.halted:
         wait_for_interrupt(e)
     while not e.stopping and err == 0:
         grant(e, 0)

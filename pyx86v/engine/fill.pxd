@@ -80,7 +80,7 @@ cdef inline void host_wrote(Engine* e, hpa_t hpa, uint64_t n) noexcept nogil:
 
 cdef inline bint side_holds(Engine* e, gva_t va, int access, int mmu_idx) noexcept nogil:
     """May the engine hold this right too?  Yes when the modelled first level does, or nothing is modelled."""
-    cdef PagingContext* p = &e.world.vcpu.paging
+    cdef PagingContext* p = &e.vcpu.paging
     if p.mode == PAGING_NONE and p.eptp == 0:
         return True
     return mmu_lookup(e.mmu, p, va, access, mmu_idx) is not NULL
@@ -138,7 +138,7 @@ cdef inline void remember_mmio(Engine* e, gva_t va, uintptr_t ra) noexcept nogil
 
 cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
     """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
-    return e.world.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
+    return e.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
 
 cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Translation* t) noexcept nogil:
     """mmu_translate, with EPT exits taken by the style until the access goes through.
@@ -151,7 +151,7 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
     if noncanonical(e, va):
         return XLAT_GP
     for i in range(FILL_RETRIES):
-        status = mmu_translate(e.mmu, &e.ram, e.ledger, &e.world.vcpu.paging, va, access, privilege, t)
+        status = mmu_translate(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, va, access, privilege, t)
         drop_evicted(e, t)
         if t.drop == DROP_ALL:
             tlb_flush_x86_64(e.cpu)

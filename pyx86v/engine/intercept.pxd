@@ -104,7 +104,7 @@ cdef inline int data_privilege(Engine* e) noexcept nogil:
     """Privilege of the guest's own explicit data accesses now."""
     if env_cpl(e.env) == 3:
         return USER
-    if e.world.vcpu.paging.cr4 & CR4_SMAP and not env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
+    if e.vcpu.paging.cr4 & CR4_SMAP and not env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
         return SUPERVISOR_SMAP
     return SUPERVISOR
 

@@ -56,8 +56,12 @@ cdef enum:
     PAGE_MIXED = 2       # both: the engine watches each store
     MAX_PAGE_FLIPS = 8
 
+    MAX_VCPUS = 1        # of one guest
+
 ctypedef struct World:   # saved: one guest of the machine
-    Vcpu vcpu
+    uint32_t vcpu_count
+    uint32_t running     # index of the vCPU whose registers the engine holds
+    Vcpu vcpu[MAX_VCPUS]
     Window window
     Platform platform
     uint64_t skipped     # guest cycles skipped by HLT under --clock instructions
@@ -76,7 +80,8 @@ ctypedef struct Engine:
     bint fresh           # portable: the first block after a start has not been announced
     Cpu ops
     Guest guest
-    World* world
+    World* world         # the guest that runs,
+    Vcpu* vcpu           # and its virtual processor
     const Style* style
     Ledger* ledger
     Mmu* mmu
