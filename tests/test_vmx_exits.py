@@ -2,7 +2,7 @@
 """Each event under vmx+ept: does it exit, what the exit records (SDM 3C tables 27-1 to 27-7), what the monitor did,
 and what it cost."""
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyx86v.cost.ledger import Cause, Price
@@ -10,6 +10,7 @@ from pyx86v.vmm.vmx.fields import names
 from pyx86v.vmm.vmx.testing import VmxBench
 
 F = names()
+relaxed = settings(deadline=None)
 PRICES = {Price.VM_EXIT: 1000, Price.VM_EXIT_EPT: 2000, Price.VM_EXIT_PAGE_FAULT: 3000, Price.VM_ENTRY: 500, Price.VMREAD: 7,
           Price.VMWRITE: 11, Price.UNTAGGED_SWITCH: 90, Price.PORT_IN: 400, Price.PORT_OUT: 300, Price.MMIO_READ: 600,
           Price.MMIO_WRITE: 800}
@@ -197,6 +198,7 @@ def test_cr3_targets_do_not_exit():
 
 # Exceptions ----------------------------------------------------------------------------------
 
+@relaxed
 @given(st.integers(0, 31), st.integers(0, 2**32 - 1), st.integers(0, 31), st.integers(0, 31), st.integers(0, 31))
 def test_exception_bitmap(vector, bitmap, error, mask, match):
     """25.2: the bit decides; for #PF it is inverted when the error code does not match under the mask."""
@@ -256,6 +258,7 @@ def test_triple_fault_ends_the_run():
 
 # Control registers ---------------------------------------------------------------------------
 
+@relaxed
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_mov_to_cr0_and_cr4_exit_when_an_owned_bit_differs_from_the_shadow(value, mask, shadow):
     for number in (0, 4):
@@ -335,6 +338,7 @@ def test_pae_loads_the_pdptes_of_the_vmcs():
 
 # MSRs and ports ------------------------------------------------------------------------------
 
+@relaxed
 @given(st.one_of(st.integers(0, 0x2100), st.integers(0xc0000000, 0xc0002100), st.integers(0, 2**32 - 1)), st.booleans(),
        st.integers(0, 32767))
 def test_msr_bitmap(msr, write, cleared):
@@ -417,6 +421,7 @@ def test_interrupt_waits_for_the_window():
     assert Account(b, "INTERRUPT", open=True).exits == {1: 1}, "the next line is a new exit"
 
 
+@relaxed
 @given(st.lists(st.booleans(), max_size=12))
 def test_window_sequences(opens):
     """Whatever the guest's IF does: one external-interrupt exit an interrupt, one window exit if it had to wait."""
@@ -466,6 +471,7 @@ def test_exit_counts_keep_least_most_and_sum():
                            "squares": sum((units // 64) ** 2 for units in costs)}
 
 
+@relaxed
 @given(st.lists(st.sampled_from(EXITS[:-2]), max_size=8))
 def test_the_causes_sum_to_the_total(events):
     b = bench()
@@ -509,6 +515,22 @@ def test_ept_pointer_and_entries_read_as_the_manual_says():
     assert [e & 0xfff for e in entries] == [7, 7, 7, 7 | 6 << 3], "table, table, table, leaf"
 
 
+def test_firmware_below_4_gib_is_readable_and_executable():
+    b = VmxBench(guest=1 << 20, spare=1 << 20)
+    at = (1 << 20) + b.monitor_bytes()
+    b.firmware(0xffff0000, at, 0x10000)
+    assert b.start() == 0
+    for gpa in range(0xffff0000, 1 << 32, 4096):
+        assert b.translate(gpa)[:2] == b.translate(gpa, access=2)[:2] == (0, at + gpa - 0xffff0000)
+        assert b.translate(gpa, access=1)[0] != 0
+    assert b.translate(0xfffef000)[0] != 0
+
+
+def test_ltr_is_the_guests_own():
+    a = Account(bench(), "DESCRIPTOR_LOAD", detail=3, value=0x40)
+    assert (a.verdict, a.exits, a.causes) == ("RESUME", {}, {})
+
+
 def test_the_last_page_of_an_odd_sized_guest_is_mapped_small():
     b = VmxBench(guest=(2 << 20) + 4096, leaf=2)
     assert b.start() == 0
@@ -516,6 +538,7 @@ def test_the_last_page_of_an_odd_sized_guest_is_mapped_small():
     assert b.translate((2 << 20) + 4096)[0] == 3
 
 
+@relaxed
 @given(st.integers(1, 6000))
 def test_monitor_memory_is_enough_for_any_size(pages):
     b = VmxBench(guest=pages * 4096)

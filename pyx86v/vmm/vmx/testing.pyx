@@ -154,6 +154,16 @@ cdef class VmxBench:
         for name in SEGMENTS:
             self.segment(name, 0, 0, 0xffff, 0x9b00 if name == "CS" else 0x8b00 if name == "TR" else 0x8200 if name == "LDTR" else 0x9300)
 
+    def monitor_bytes(self):
+        """What the style asks for, for a guest of this size."""
+        return self.style.monitor_bytes(self.vcpu.paging.window.size)
+
+    def firmware(self, uint64_t gpa, uint64_t base, uint64_t size):
+        """Read-only memory at `gpa`, in machine memory at `base`."""
+        self.vcpu.paging.window.rom_gpa = gpa
+        self.vcpu.paging.window.rom_base = base
+        self.vcpu.paging.window.rom_size = size
+
     def start(self):
         """The style's start: 0, or not."""
         return self.style.start(&self.g)
