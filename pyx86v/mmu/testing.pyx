@@ -13,7 +13,7 @@ POLICIES = ("fifo", "round-robin", "random", "lru")
 STATUS = ("ok", "page-fault", "no-ram", "ept-violation", "ept-misconfig", "gp")
 FLUSHES = ("cr3", "invlpg", "invpcid", "mode", "asid", "all", "invept", "invvpid", "fault")
 FIELDS = ("cr0", "cr3", "cr4", "efer", "eptp", "asid", "pcid", "maxphyaddr", "window_base", "window_size", "a20_mask",
-          "pdpte")
+          "rom_gpa", "rom_size", "rom_base", "pdpte")
 
 
 cdef class MmuBench:
@@ -76,6 +76,9 @@ cdef class MmuBench:
         self.ctx.window.base = fields.get("window_base", self.ctx.window.base)
         self.ctx.window.size = fields.get("window_size", self.ctx.window.size)
         self.ctx.window.a20_mask = fields.get("a20_mask", self.ctx.window.a20_mask)
+        self.ctx.window.rom_gpa = fields.get("rom_gpa", self.ctx.window.rom_gpa)
+        self.ctx.window.rom_size = fields.get("rom_size", self.ctx.window.rom_size)
+        self.ctx.window.rom_base = fields.get("rom_base", self.ctx.window.rom_base)
         for i, value in enumerate(fields.get("pdpte", ())):
             self.ctx.pdpte[<int>i] = value
         self.ctx.mode = paging_mode(self.ctx.cr0, self.ctx.cr4, self.ctx.efer)

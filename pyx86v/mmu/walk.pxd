@@ -11,7 +11,7 @@ from pyx86v.arch.regs cimport (CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_
 from pyx86v.arch.types cimport (ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE, SUPERVISOR, SUPERVISOR_SMAP, USER, gpa_t,
                                 gva_t, hpa_t)
 from pyx86v.cost.ledger cimport WALK_GUEST_1, WALK_REF_1, charge
-from pyx86v.mmu.memory cimport HPA_NONE, ram_read32, ram_read64, ram_write32, ram_write64
+from pyx86v.mmu.memory cimport HPA_NONE, ram_read32, ram_read64, ram_write32, ram_write64, window_is_rom
 from pyx86v.mmu.nested cimport *
 from pyx86v.mmu.pwc cimport pwc_fill, pwc_find, pwc_shift
 from pyx86v.mmu.state cimport *
@@ -96,6 +96,8 @@ cdef inline int guest_mark(Walker* w, const NestedPage* table, hpa_t at, gpa_t e
         w.fault_gpa = entry
         w.qualification = qualify(EPT_W, (table.flags & TLB_EPT_RWX) >> EPT_TO_TLB, NESTED_FOR_TABLE)
         return XLAT_EPT_VIOLATION
+    if w.ctx.eptp == 0 and window_is_rom(&w.ctx.window, at):
+        return XLAT_OK                       # tables in firmware stay as they are
     w.m.count.table_writes += 1
     if w.ctx.mode == PAGING_32:
         ram_write32(w.ram, at, <uint32_t>(e | flags))
