@@ -51,7 +51,7 @@ def run(guest, style, quiet, options):
         parts = [tables.ledger_table(result), tables.counts_table(result)]
         if any(row["count"] for row in result["exits"].values()):
             parts.insert(1, tables.exits_table(result))
-        tables.show("", tables.summary(result, hertz(result["profile"])), *parts)
+        tables.show("", tables.summary([result], hertz(result["profile"])), *parts)
     write_json(result, options.json)
     return report.exit_status(result)
 
@@ -109,8 +109,7 @@ def check_equal(found, names, runs, options):
 
 def show_comparison(results):
     runs, check = results["runs"], results.get("check")
-    tables.show(*(tables.summary(one, hertz(one["profile"])) for one in runs),
-                tables.compare_table(runs), tables.compare_counts_table(runs))
+    tables.show(tables.summary(runs, hertz(results["profile"])), tables.compare_table(runs), tables.compare_counts_table(runs))
     if check and check["equal"]:
         tables.show(f"Equal under all styles (--clock {check['clock']}): end, instructions, console, report words, digest.")
     elif check:

@@ -50,21 +50,22 @@ def table(*columns, title=None):
     return made
 
 
-def end_line(result):
-    """How a run ended, in a sentence."""
-    end = result["end"]
-    text = {"exit": f"ended itself with status {end['status']}", "halt": "halted for good", "limit": "reached its limit",
-            "shutdown": "shut down", "interrupt": "was interrupted"}.get(end["reason"], end["reason"])
-    return text + (f": {end['detail']}" if end["detail"] else "")
+def end_text(end):
+    """How a run ended, in a few words."""
+    text = {"exit": f"ended with status {end['status']}", "halt": "halted for good", "limit": "reached its limit",
+            "interrupt": "was interrupted"}.get(end["reason"], end["reason"])
+    return text + (f" ({end['detail']})" if end["detail"] else "")
 
 
-def summary(result, hertz=None):
-    """One or two lines about a run."""
-    instructions, cycles = result["instructions"], result["cycles"]
-    per = f", {cycles / instructions:.2f} cycles per instruction" if instructions else ""
-    time = f", {1e3 * cycles / hertz:,.3f} ms at {hertz / 1e9:.2f} GHz" if hertz else ""
-    return (f"{result['guest']} under {result['style']} on {result['profile']}: {end_line(result)}\n"
-            f"{instructions:,} instructions, {cycles:,} cycles{per}{time}")
+def summary(runs, hertz):
+    """The guest and the processor on one line, then a line for each run."""
+    lines = [f"{runs[0]['guest']} on {runs[0]['profile']}, {hertz / 1e9:.2f} GHz"]
+    for run in runs:
+        instructions, cycles = run["instructions"], run["cycles"]
+        per = f" ({cycles / instructions:.2f} each)" if instructions else ""
+        lines.append(f"  {run['style']}: {end_text(run['end'])}, {instructions:,} instructions, "
+                     f"{cycles:,} cycles{per}, {1e3 * cycles / hertz:,.3f} ms")
+    return "\n".join(lines)
 
 
 def ledger_table(result):
