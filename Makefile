@@ -21,7 +21,7 @@ test-quick: build
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: build
-	$(BIN)/python -m pytest bench -p benchmark --benchmark-only
+	$(BIN)/python -m pytest bench --benchmark-only
 
 build: $(VENV)/built
 
