@@ -42,6 +42,9 @@ verify()
 cdef extern from "sys/mman.h" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void* addr, size_t length)
+    int madvise(void* addr, size_t length, int advice)
+    enum:
+        MADV_HUGEPAGE
     enum:
         PROT_READ
         PROT_WRITE
@@ -251,6 +254,7 @@ cdef class Machine:
         if <void*>e.ram.base == <void*>-1:
             e.ram.base = NULL
             raise MemoryError(f"memory: {self.ram_bytes} bytes are not available")
+        madvise(e.ram.base, self.ram_bytes, MADV_HUGEPAGE)   # the host's own TLB misses would be half of a modelled one's time
         self._lay_out(monitor)
         if not allocate_engine(e):
             raise MemoryError("engine tables")

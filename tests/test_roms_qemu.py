@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every ROM builds; each one whose header says `qemu: yes` passes under QEMU's TCG, which is not our engine's caller."""
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from qemu_guest import QEMU, need_qemu, qemu_run
+
 ROMS = Path(__file__).resolve().parents[1] / "roms"
-QEMU = shutil.which("qemu-system-x86_64")
 
 spec = importlib.util.spec_from_file_location("roms_build", ROMS / "build.py")
 build = importlib.util.module_from_spec(spec)
@@ -28,24 +28,13 @@ def images(tmp_path_factory):
     return out
 
 
-def qemu_run(image, memory):
-    """(exit status, console) of one image under QEMU with the command of roms/README.md; firmware goes to -bios."""
-    done = subprocess.run(
-        [QEMU, "-accel", "tcg", "-cpu", "max", "-m", memory, "-bios" if image.suffix == ".bin" else "-kernel", image,
-         "-display", "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
-    return done.returncode, done.stdout.decode("latin-1") + done.stderr.decode("latin-1")
-
-
 def test_qemu_is_there():
-    if not QEMU:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("qemu-system-x86_64 missing: apt install qemu-system-x86")
+    need_qemu()
 
 
 @pytest.mark.parametrize("name", FOR_QEMU)
 def test_rom_passes_under_qemu(name, images):
-    if not QEMU:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("qemu-system-x86_64 missing")
+    need_qemu()
     status, console = qemu_run(images / build.image_name(HEADS[name]), HEADS[name]["memory"])
     by_itself = HEADS[name]["ends"].startswith(("reset", "shutdown"))       # QEMU -no-reboot exits 0, debug-exit of 0 gives 1
     assert (status, console.split("\n")[-2:]) == (0 if by_itself else 1, ["OK", ""]), console
