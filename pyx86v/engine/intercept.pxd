@@ -7,6 +7,7 @@ The same set is intercepted under every hardware style, so that blocks end at th
 event then means is the style's business.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 from pyx86v.arch.decode cimport Insn, insn_decode, insn_offset
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
@@ -15,6 +16,7 @@ from pyx86v.engine.deliver cimport Descriptor, desc_base, desc_limit, desc_read,
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits, env_cpl
 from pyx86v.engine.state cimport *
+from pyx86v.mmu.memory cimport ram_pointer
 from pyx86v.vmm.guest cimport *
 
 cdef enum:                   # AMD exit codes (APM 2 appendix C)
@@ -58,12 +60,20 @@ cdef inline uint64_t linear_rip(Engine* e, uint64_t rip) noexcept nogil:
     return rip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + rip) & 0xffffffffULL
 
 cdef inline bint fetch_insn(Engine* e, uint64_t rip, Insn* d) noexcept nogil:
-    """Decode the instruction at `rip`, whose bytes the processor has already fetched and paid for."""
+    """Decode the instruction at `rip`, whose bytes the processor has already fetched and paid for.
+
+    The running block's record knows its host page; only an instruction near a page's end needs a translation.
+    """
     cdef uint8_t code[32]
-    cdef int i
-    for i in range(32):
-        code[i] = 0
-    read_quiet(e, linear_rip(e, rip), code, 15, ACCESS_FETCH)
+    cdef uint64_t at = linear_rip(e, rip)
+    cdef const BlockRecord* r = e.current[0]
+    cdef const uint8_t* p
+    if r.pc <= at < r.pc + r.size and (at ^ r.pc) >> PAGE_SHIFT == 0 and at & PAGE_MASK <= PAGE_SIZE - 32 and r.frame != NO_FRAME:
+        p = ram_pointer(&e.ram, (r.frame << PAGE_SHIFT) + (at & PAGE_MASK), 32)
+        if p is not NULL:
+            return insn_decode(p, env_bits(e.env), d)
+    memset(code, 0, sizeof(code))
+    read_quiet(e, at, code, 15, ACCESS_FETCH)
     return insn_decode(code, env_bits(e.env), d)
 
 cdef inline uint64_t operand_address(Engine* e, const Insn* d, uint64_t rip) noexcept nogil:

@@ -54,13 +54,27 @@ cdef inline void cpuid_leaf1(Guest* g, uint32_t* r) noexcept nogil:
     r[3] &= ~<uint32_t>(1 << 7 | 1 << 9 | 1 << 14 | 1 << 28)  # no MCE APIC MCA HTT
     # Machine check is not modelled; the bits of the local APIC would promise a device that is absent.
 
+cdef inline uint32_t cpuid_highest(const Guest* g) noexcept nogil:
+    """Highest basic leaf: 16H from Skylake (06_4EH) on, 7 before."""
+    cdef uint32_t model = (g.cpu_signature >> 4 & 0xf) | (g.cpu_signature >> 12 & 0xf0)
+    return 0x16 if g.cpu_signature >> 8 & 0xf == 6 and model >= 0x4e else 7
+
+cdef inline void cpuid_frequency(const Guest* g, uint32_t leaf, uint32_t* r) noexcept nogil:
+    """15H: TSC = crystal * EBX / EAX, the crystal given as the frequency itself.  16H: base and maximum in MHz."""
+    r[0] = r[1] = 1
+    r[2] = <uint32_t>g.frequency_hz
+    r[3] = 0
+    if leaf == 0x16:
+        r[0] = r[1] = <uint32_t>(g.frequency_hz // 1000000)
+        r[2] = 100
+
 cdef inline void emul_cpuid_values(Guest* g, uint32_t leaf, uint32_t sub, uint32_t* r) noexcept nogil:
     """Fill r[0..3] = EAX EBX ECX EDX of a CPUID leaf."""
     cdef uint32_t highest
     cdef const uint32_t* text
     g.cpuid(g.cpu, leaf, sub, r)
     if leaf == 0:
-        r[0] = 7
+        r[0] = cpuid_highest(g)
         text = <const uint32_t*>g.cpu_vendor
         r[1] = text[0]
         r[3] = text[1]
@@ -92,14 +106,16 @@ cdef inline void emul_cpuid_values(Guest* g, uint32_t leaf, uint32_t sub, uint32
     elif leaf == 0x80000001U:
         r[2] &= ~<uint32_t>(1 << 2 | 1 << 12)            # no SVM, SKINIT
         r[3] &= ~<uint32_t>(1 << 9)
+    elif leaf == 0x15 or leaf == 0x16:
+        cpuid_frequency(g, leaf, r)
     elif leaf not in (0, 1, 2, 4):
         r[0] = r[1] = r[2] = r[3] = 0
 
 cdef inline int emul_cpuid(Guest* g, Event* e) noexcept nogil:
     cdef uint32_t r[4]
     cdef uint32_t leaf = <uint32_t>g.cpu.gpr[RAX]
-    if (7 < leaf < 0x80000000U) or leaf > 0x80000008U:
-        leaf = 7                                         # out of range: data of the highest basic leaf (SDM 2A CPUID)
+    if (cpuid_highest(g) < leaf < 0x80000000U) or leaf > 0x80000008U:
+        leaf = cpuid_highest(g)                          # out of range: data of the highest basic leaf (SDM 2A CPUID)
     emul_cpuid_values(g, leaf, <uint32_t>g.cpu.gpr[RCX], r)
     g.cpu.gpr[RAX] = r[0]
     g.cpu.gpr[RBX] = r[1]
