@@ -18,7 +18,8 @@ test: build
 	$(BIN)/python -m pytest
 
 test-quick: build
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore-glob='tests/test_roms*'
+	$(BIN)/python -m pytest -m quick
 
 bench: build
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -68,6 +68,8 @@ def test_limit_is_124(pyx, option):
     (["compare", "./guest", "--style", ","], "--style"),
     (["exits", "."], ".: image: not a regular file"),
     (["profiles", "z80"], "z80"),
+    (["roms", "z80"], "z80"),
+    (["roms", "./guest"], "not a bundled one"),
 ])
 def test_bad_input_is_one_line_and_status_2(pyx, arguments, text):
     status, out, error = pyx(*arguments)

@@ -142,11 +142,19 @@ def exits(guest, style, options):
 @click.argument("name", required=False)
 @click.option("--json", "target", type=Output(), metavar="FILE", help="Write the list as JSON; - for standard output.")
 def roms(name, target):
-    """List the bundled guests, or show all that is known of the guest NAME."""
+    """List the bundled guests, or show all that is known of the guest NAME.
+
+    \b
+    Examples:
+      pyx86v roms
+      pyx86v roms tlbreach
+      pyx86v roms --json -
+    """
     found = guests.manifest()
     if name:
-        found = [guests.find(name).rom or {"name": name}]
-    found = [dict(rom, styles=guests.styles_of(rom)) if "styles" in rom else rom for rom in found]
+        found = [guests.find(name).rom]
+        if found == [None]:
+            raise click.UsageError(f"{name}: guest: not a bundled one")
     if target != "-":
         tables.show(tables.fields(found[0].items()) if name else tables.roms_table(found))
     write_json(found, target)
@@ -160,8 +168,13 @@ def roms(name, target):
 def profiles(name, target):
     """List the processor profiles, or show each price of the profile NAME with unit, source and status.
 
-    \b
     A price is `read` in its source, `derived` from figures read there, `recalled` from memory, or `estimated`.
+
+    \b
+    Examples:
+      pyx86v profiles
+      pyx86v profiles skylake
+      pyx86v profiles ./mine.toml --json mine.json
     """
     from pyx86v.cost.profile import load_profile, profile_names
     found = [load_profile(each) for each in ([name] if name else profile_names())]

@@ -10,6 +10,7 @@ from pyx86v.boot import BootError
 
 ROMS = Path(__file__).resolve().parents[1] / "_roms"
 STYLES = ("native", "vmx+ept")
+FIRST_KEYS = ("name", "bits", "styles", "proves", "mission")
 DEFAULT_MEMORY = "64M"
 LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution's kernel does not unpack itself in 64 MiB
 
@@ -34,9 +35,10 @@ class Guest:
 def manifest(folder=ROMS):
     """The bundled ROMs' headers, in order of name; BootError if they were not built."""
     try:
-        return sorted(json.loads((folder / "manifest.json").read_text()), key=lambda rom: rom["name"])
+        roms = json.loads((folder / "manifest.json").read_text())
     except OSError:
         raise BootError(f"{folder}: the bundled guests are not built: python roms/build.py {folder}") from None
+    return sorted(({**dict.fromkeys(FIRST_KEYS), **rom, "styles": styles_of(rom)} for rom in roms), key=lambda rom: rom["name"])
 
 
 def image(name, folder=ROMS):
