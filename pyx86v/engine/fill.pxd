@@ -10,12 +10,14 @@ Invariants
    makes the engine compare every store with its translations.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from pyx86v.arch.ptes cimport PAGING_LONG, PAGING_NONE
+from pyx86v.arch.ptes cimport PAGING_LONG, PAGING_NONE, PAGING_PAE
 from pyx86v.arch.regs cimport CR4_PCIDE, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
+from pyx86v.engine.budget cimport spend
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
+from pyx86v.mmu.invalidate cimport mmu_mov_cr3
 from pyx86v.mmu.mmu cimport *
 from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, Event, event_init
 
@@ -136,6 +138,15 @@ cdef inline void remember_mmio(Engine* e, gva_t va, uintptr_t ra) noexcept nogil
     e.mmio_rip = env_u64(e.env, ENV_EIP)[0]
     e.mmio_gva = va
 
+cdef inline void task_switched(Engine* e) noexcept nogil:
+    """The engine switched tasks by itself (far transfer to a TSS) and loaded CR3 from it (SDM 3A 7.3): follow."""
+    cdef Translation t
+    e.vcpu.cr3 = env_u64(e.env, ENV_CR + 24)[0]
+    e.vcpu.paging.cr3 = e.vcpu.cr3
+    if e.vcpu.paging.mode == PAGING_PAE:
+        mmu_load_pdptes(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, e.vcpu.cr3, &t)
+    mmu_mov_cr3(e.mmu, e.vcpu.paging.asid, 0, False, False)
+
 cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
     """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
     return e.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
@@ -148,6 +159,8 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
     """
     cdef int status = XLAT_OK, verdict, i
     cdef Event ev
+    if env_u64(e.env, ENV_CR + 24)[0] != e.vcpu.cr3:
+        task_switched(e)
     if noncanonical(e, va):
         return XLAT_GP
     for i in range(FILL_RETRIES):
@@ -184,8 +197,10 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     cdef Translation t
     cdef uint64_t bytes = PAGE_SIZE
     cdef gva_t page = va & ~<uint64_t>PAGE_MASK
+    cdef uint64_t before = e.ledger.total
     cdef int prot
     cdef int status = translate(e, va, access, mmu_idx, &t)
+    spend(e, e.ledger.total - before)
     if status == XLAT_OK:
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, mmu_idx)
