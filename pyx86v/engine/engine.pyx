@@ -103,7 +103,8 @@ cdef bint over_limit(Engine* e) noexcept nogil:
 cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     """How much of the clock's quantity may pass before somebody must look."""
     cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
-    if pending:
+    if pending or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
+            e.ledger.total >= e.poll_units:              # passed while an event was handled
         return 0
     if e.poll_units - e.ledger.total < left:
         left = e.poll_units - e.ledger.total
@@ -193,9 +194,11 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         leave_block(e, r.eip)
     if e.stopping or over_limit(e):
         leave_block(e, r.eip)
-    if r.flags & REC_STRADDLE and not page_is_held(e, r.pc + r.size - 1):
+    if r.flags & REC_STRADDLE and e.looked_up is not r and not page_is_held(e, r.pc + r.size - 1):
+        e.looked_up = r                  # once: a hole, or a TLB too small for both pages, is never held
         tlb_flush_page_x86_64(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
         leave_block(e, r.eip)
+    e.looked_up = NULL
     if e.look_first:
         e.look_first = False
         if not page_is_held(e, r.pc):
@@ -438,8 +441,11 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
     after_event(e)
 
 cdef inline void after_event(Engine* e) noexcept nogil:
-    """The engine goes on at RIP: the next block takes the slow path and looks at everything."""
-    if e.stopping:
+    """The engine goes on at RIP: the next block takes the slow path and looks at everything.
+
+    Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
+    """
+    if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, platform_irq(&e.world.platform)))
 

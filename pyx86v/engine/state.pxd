@@ -105,6 +105,7 @@ ctypedef struct Engine:
     uint64_t mmio_rip
     uint64_t mmio_gva
     bint string_io
+    const BlockRecord* looked_up   # the block that was left to have its last page looked up
     bint look_first      # the next block looks its first page up (invariant 3, blocks.pxd)
     bint flush_blocks    # the arena is nearly full
     uint64_t due         # guest time of the next device event
