@@ -9,7 +9,6 @@ from pathlib import Path
 from pyx86v.boot import BootError
 
 ROMS = Path(__file__).resolve().parents[1] / "_roms"
-STYLES = ("native", "vmx+ept")
 FIRST_KEYS = ("name", "bits", "styles", "proves", "mission")
 DEFAULT_MEMORY = "64M"
 LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution's kernel does not unpack itself in 64 MiB
@@ -61,5 +60,6 @@ def find(name, folder=ROMS):
 
 
 def styles_of(rom):
-    """The styles a ROM runs under, as a list."""
-    return list(STYLES) if rom["styles"] == "all" else rom["styles"]
+    """The styles a ROM runs under, as a list; "all" means every style that the core finds."""
+    from pyx86v._core import styles
+    return list(styles()) if rom["styles"] == "all" else rom["styles"]
