@@ -701,29 +701,35 @@ cdef MmuConfig* _mmu_config(object p, object seed) except NULL:
     CONFIG.page1g = p.features["pages_1g"]
     CONFIG.ept_1g = 1
     for t in p.tlbs:
-        for size in t.pages:
-            if t.level == 2:
-                number = ARRAY_L2_1G if size == "1G" else ARRAY_L2
-                if size == "2M":
-                    CONFIG.l2_2m = 1
-                    if "4K" not in t.pages:
-                        continue
-            else:
-                if size == "2M" and "4K" in t.pages or size == "1G" and "4K" in t.pages:
-                    CONFIG.large_whole = 1
-                    continue
-                number = 0
-            for side in (("code", "data") if t.side == "both" else (t.side,)):
-                index = number if t.level == 2 else _ARRAYS[side, size]
-                CONFIG.array[<int>index].entries = t.entries
-                CONFIG.array[<int>index].ways = 0 if t.ways >= t.entries else t.ways
-                CONFIG.array[<int>index].policy = _POLICIES[t.replacement]
+        for index in (_second_level_arrays(t) if t.level == 2 else _first_level_arrays(t)):
+            CONFIG.array[<int>index].entries = t.entries
+            CONFIG.array[<int>index].ways = 0 if t.ways >= t.entries else t.ways
+            CONFIG.array[<int>index].policy = _POLICIES[t.replacement]
     for name, index in (("pml4e", ARRAY_PML4E), ("pdpte", ARRAY_PDPTE), ("pde", ARRAY_PDE)):
         CONFIG.array[<int>index].entries = p.walk_cache[name]
         CONFIG.array[<int>index].policy = POLICY_LRU
     CONFIG.array[<int>ARRAY_NESTED].entries = p.nested_tlb
     CONFIG.array[<int>ARRAY_NESTED].policy = POLICY_LRU
     return &CONFIG
+
+
+def _first_level_arrays(t):
+    """The MMU's arrays that a profile's first-level TLB stands for.  One for 4K pages takes the larger ones whole."""
+    if "4K" in t.pages and len(t.pages) > 1:
+        CONFIG.large_whole = 1
+    sizes = ("4K",) if "4K" in t.pages else t.pages
+    return [_ARRAYS[side, size] for side in (("code", "data") if t.side == "both" else (t.side,)) for size in sizes]
+
+
+def _second_level_arrays(t):
+    """The same of the second level: shared by both sides, or of data, and then code has its own or none."""
+    CONFIG.l2_split |= t.side != "both"
+    if t.side == "code":
+        CONFIG.l2_code_2m = "2M" in t.pages
+        return [ARRAY_L2_CODE] if "4K" in t.pages else []
+    CONFIG.l2_2m |= "4K" in t.pages and "2M" in t.pages
+    return [{"4K": ARRAY_L2, "2M": ARRAY_L2_2M, "1G": ARRAY_L2_1G}[size] for size in t.pages
+            if size != "2M" or "4K" not in t.pages]
 
 
 cdef Decoder* decoder_for(list prices) except? NULL:

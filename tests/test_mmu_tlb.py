@@ -21,6 +21,10 @@ GEOMETRIES = {
                "seed": 12345, "PDE": (4, 4, "fifo")},
     "round-robin": {"D_4K": (8, 2, "round-robin"), "I_4K": (8, 1, "fifo"), "D_2M": (8, 4, "round-robin"),
                     "L2": (32, 4, "round-robin"), "PDPTE": (2, 0, "round-robin")},
+    "second level split": {"D_4K": (16, 4, "fifo"), "I_4K": (16, 4, "fifo"), "D_2M": (4, 4, "fifo"), "I_2M": (2, 2, "fifo"), "l2_split": 1,
+                           "L2": (32, 4, "lru"), "L2_2M": (4, 4, "lru"), "L2_CODE": (16, 4, "lru"), "l2_code_2m": 1},
+    "second level of data": {"D_4K": (8, 4, "fifo"), "I_4K": (8, 4, "fifo"), "L2": (32, 4, "lru"), "l2_split": 1, "l2_2m": 1,
+                             "large_whole": 1, "PDE": (4, 4, "lru")},
     "two by two": {"D_4K": (4, 2, "fifo"), "I_4K": (4, 2, "fifo"), "L2": (16, 4, "fifo"), "l2_2m": 1, "D_1G": (1, 0, "fifo")},
 }
 RAM = 1 << 30           # never touched beyond the tables: holds a 1 GB page
@@ -50,8 +54,8 @@ def same(bench, model):
     assert (c["l2_hits"], c["walks_i"], c["walks_d"], c["rewalks"]) == (
         model.l2_hits, model.walks["I"], model.walks["D"], model.rewalks)
     assert sum(c["guest_refs"]) == model.refs
-    assert {n: c["hits"][n] for n in ("L2", "PDE", "PDPTE", "PML4E")} == {
-        n: model.array[n].hits for n in ("L2", "PDE", "PDPTE", "PML4E")}
+    counted = ("L2", "L2_2M", "L2_CODE", "PDE", "PDPTE", "PML4E")
+    assert {n: c["hits"][n] for n in counted} == {n: model.array[n].hits for n in counted}
     assert c["entries_flushed"] == model.flushed
 
 

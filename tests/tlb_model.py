@@ -4,7 +4,8 @@
 Written from the description at the top of pyx86v/mmu/tlb.pxd and the manual; it shares no code with it.
 """
 M64 = (1 << 64) - 1
-NAMES = ("I_4K", "I_2M", "I_1G", "D_4K", "D_2M", "D_1G", "L2", "L2_1G", "PML4E", "PDPTE", "PDE", "NESTED")
+TRANSLATIONS = ("I_4K", "I_2M", "I_1G", "D_4K", "D_2M", "D_1G", "L2", "L2_2M", "L2_1G", "L2_CODE")
+NAMES = (*TRANSLATIONS, "PML4E", "PDPTE", "PDE", "NESTED")
 SUFFIX = {12: "4K", 21: "2M", 30: "1G"}
 
 
@@ -117,8 +118,13 @@ class TlbModel:
                 return self.array[name], (tag, va >> shift, shift)
             shift -= 9
 
-    def l2_key(self, va, page):
-        name = {12: "L2", 21: "L2" if self.config.get("l2_2m") else None, 30: "L2_1G"}[page.shift]
+    def l2_key(self, side, va, page):
+        """The same of the second level, (None, None) where the page does not go."""
+        config = self.config
+        if side == "I" and config.get("l2_split"):
+            name = {12: "L2_CODE", 21: "L2_CODE" if config.get("l2_code_2m") else None, 30: None}[page.shift]
+        else:
+            name = {12: "L2", 21: "L2" if config.get("l2_2m") else "L2_2M", 30: "L2_1G"}[page.shift]
         if not name or not self.array[name].sets:
             return None, None
         return self.array[name], ("global" if page.is_global else self.pcid, va >> page.shift, page.shift)
@@ -128,7 +134,7 @@ class TlbModel:
     def access(self, va, side, page, write=False):
         """Returns (va, shift, tag) of an evicted first-level entry, or None."""
         l1, key = self.l1_key(side, va, page)
-        l2, key2 = self.l2_key(va, page)
+        l2, key2 = self.l2_key(side, va, page)
         if l1.find(key):
             if not write or l1.flags[key]:
                 return None
@@ -186,7 +192,7 @@ class TlbModel:
         for name in names:
             for key in [k for k in self.array[name].flags if wanted(k)]:
                 self.array[name].remove(key)
-                self.flushed += name in NAMES[:8]
+                self.flushed += name in TRANSLATIONS
 
     def mov_cr3(self, pcid, flush=True):
         self.pcid = pcid
@@ -195,14 +201,14 @@ class TlbModel:
 
     def invlpg(self, va, page):
         inside = lambda k: k[1] << k[2] >> page.shift == va >> page.shift or k[1] == va >> k[2]
-        self.drop(lambda k: k[0] in (self.pcid, "global") and inside(k), NAMES[:8])
-        self.drop(lambda k: k[0] == self.pcid, NAMES[8:])
+        self.drop(lambda k: k[0] in (self.pcid, "global") and inside(k), TRANSLATIONS)
+        self.drop(lambda k: k[0] == self.pcid, NAMES[len(TRANSLATIONS):])
 
     def invpcid(self, kind, pcid, va, page):
         if kind == 0:
             inside = lambda k: k[1] << k[2] >> page.shift == va >> page.shift or k[1] == va >> k[2]
-            self.drop(lambda k: k[0] == pcid and inside(k), NAMES[:8])
-            self.drop(lambda k: k[0] == pcid, NAMES[8:])
+            self.drop(lambda k: k[0] == pcid and inside(k), TRANSLATIONS)
+            self.drop(lambda k: k[0] == pcid, NAMES[len(TRANSLATIONS):])
         elif kind == 1:
             self.drop(lambda k: k[0] == pcid, NAMES)
         else:

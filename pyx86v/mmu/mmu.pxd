@@ -25,10 +25,10 @@ from pyx86v.mmu.walk cimport *
 cdef inline void route_size(Mmu* m, int side, int size) noexcept nogil:
     """Which array of `side` takes pages of `size` whole.  The first level's 4K array takes all when large_whole."""
     cdef int a = size + (ARRAY_I_4K if side == SIDE_I else ARRAY_D_4K)
-    if side == ROUTE_L2:
-        a = ARRAY_L2_1G if size == SIZE_1G else ARRAY_L2
-        if size == SIZE_2M and not m.config.l2_2m:
-            a = NO_ARRAY
+    if side == ROUTE_L2 + SIDE_I and m.config.l2_split:
+        a = ARRAY_L2_CODE if size == SIZE_4K or size == SIZE_2M and m.config.l2_code_2m else NO_ARRAY
+    elif side >= ROUTE_L2:
+        a = ARRAY_L2 if size == SIZE_2M and m.config.l2_2m else ARRAY_L2 + size
     elif m.config.array[a].entries == 0 and m.config.large_whole:
         a = a - size
     if a != NO_ARRAY and m.config.array[a].entries == 0:
@@ -44,7 +44,7 @@ cdef inline int mmu_init(Mmu* m, const MmuConfig* config) noexcept nogil:
     cdef int side, size, status
     memset(m, 0, sizeof(Mmu))
     m.config = config[0]
-    for side in range(3):
+    for side in range(ROUTE_L2 + 2):
         for size in range(N_SIZES):
             m.route[side][size] = NO_ARRAY
         for size in range(SIZE_512G):
@@ -105,7 +105,7 @@ cdef inline int entry_prot(const TlbEntry* e, const PagingContext* ctx, int priv
     return rights_prot(ctx, e.flags, privilege)
 
 cdef inline int level_find(const Mmu* m, int side, gva_t gva) noexcept nogil:
-    """Index of the current context's entry for `gva` on SIDE_I, SIDE_D or ROUTE_L2, or -1."""
+    """Index of the current context's entry for `gva` on SIDE_I, SIDE_D or ROUTE_L2 + side, or -1."""
     cdef int size, index, a
     for size in range(SIZE_512G):
         a = m.route[side][size]
@@ -157,7 +157,7 @@ cdef inline void level_fill(Mmu* m, int side, int index, gva_t gva, const TlbEnt
     cdef uint64_t inside, pfn, gfn
     cdef int shift
     while m.route[side][size] == NO_ARRAY:
-        if side == ROUTE_L2:
+        if side >= ROUTE_L2:
             return
         size -= 1
     shift = size_shift(size)
@@ -173,7 +173,7 @@ cdef inline void level_fill(Mmu* m, int side, int index, gva_t gva, const TlbEnt
         tlb_drop(t, index)
     tlb_insert(t, m.route[side][size], tlb_number(gva, shift), size, tag, pfn, gfn, page.flags, shift,
                page.guest_shift)
-    if side != ROUTE_L2:
+    if side < ROUTE_L2:
         report_victim(m, side, out)
 
 cdef inline void answer(const PagingContext* ctx, const TlbEntry* e, gva_t gva, int privilege, int source,
@@ -338,6 +338,7 @@ cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingCon
     cdef GuestPage guest
     cdef NestedPage nested
     cdef TlbEntry page
+    cdef int side = SIDE_I if access == ACCESS_FETCH else SIDE_D
     cdef int status
     w.m = m
     w.ram = ram
@@ -351,8 +352,8 @@ cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingCon
     if status != XLAT_OK:
         return walk_failed(&w, status, gva, &guest, out)
     walked_page(&w, gva, &guest, &nested, &page)
-    level_fill(m, ROUTE_L2, in_l2, gva, &page, out)
-    level_fill(m, SIDE_I if access == ACCESS_FETCH else SIDE_D, in_l1, gva, &page, out)
+    level_fill(m, ROUTE_L2 + side, in_l2, gva, &page, out)
+    level_fill(m, side, in_l1, gva, &page, out)
     answer(ctx, &page, gva, privilege, FROM_WALK, out)
     return XLAT_OK
 
@@ -375,9 +376,9 @@ cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const Pagi
             answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L1, out)
             return XLAT_OK
         m.count.rewalks += 1
-        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, index, level_find(m, ROUTE_L2, gva), out)
+        return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, index, level_find(m, ROUTE_L2 + side, gva), out)
     m.count.l1_misses[side] += 1
-    index = level_find(m, ROUTE_L2, gva)
+    index = level_find(m, ROUTE_L2 + side, gva)
     if index < 0:
         m.count.walks[side] += 1
         return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, -1, -1, out)

@@ -59,11 +59,13 @@ ctypedef struct MmuConfig:
     uint64_t seed        # of the RANDOM arrays
     uint8_t large_whole  # a first level without an array for 2M (1G) pages: 1 = holds them whole in its
                          # 4K array, 0 = fractures them into the next smaller size it has
-    uint8_t l2_2m        # the second level also holds 2M pages
+    uint8_t l2_2m        # ARRAY_L2 also holds 2M pages
+    uint8_t l2_split     # the second level is of D alone, but for ARRAY_L2_CODE
+    uint8_t l2_code_2m   # ARRAY_L2_CODE also holds 2M pages
     uint8_t page1g       # guests have 1 GB pages
     uint8_t ept_1g       # EPT has 1 GB pages
     uint8_t ept_exec_only  # EPT has execute-only pages
-    uint8_t pad[3]
+    uint8_t pad
 
 ctypedef struct MmuCounters:
     uint64_t l1_misses[2]        # by Side.  l1_misses[0] + l1_misses[1] = l2_hits + walks[0] + walks[1]
@@ -85,12 +87,11 @@ ctypedef struct MmuCounters:
 ctypedef struct Mmu:
     MmuConfig config
     MmuCounters count
-    uint8_t route[3][N_SIZES]    # [SIDE_I, SIDE_D, second level][size]: array, or NO_ARRAY
-    uint8_t pad[4]
+    uint8_t route[4][N_SIZES]    # [SIDE_I, SIDE_D, second level of I, of D][size]: array, or NO_ARRAY
     Tlb tlb
 
 cdef enum:
-    ROUTE_L2 = 2
+    ROUTE_L2 = 2         # + Side
     NO_ARRAY = 0xff
 
 ctypedef struct PagingContext:   # all a translation depends on besides memory and the caches

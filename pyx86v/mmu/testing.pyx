@@ -8,7 +8,7 @@ from pyx86v.mmu.invalidate cimport *
 from pyx86v.mmu.memory cimport *
 from pyx86v.mmu.mmu cimport *
 
-ARRAYS = ("I_4K", "I_2M", "I_1G", "D_4K", "D_2M", "D_1G", "L2", "L2_1G", "PML4E", "PDPTE", "PDE", "NESTED")
+ARRAYS = ("I_4K", "I_2M", "I_1G", "D_4K", "D_2M", "D_1G", "L2", "L2_2M", "L2_1G", "L2_CODE", "PML4E", "PDPTE", "PDE", "NESTED")
 POLICIES = ("fifo", "round-robin", "random", "lru")
 STATUS = ("ok", "page-fault", "no-ram", "ept-violation", "ept-misconfig", "gp")
 FLUSHES = ("cr3", "invlpg", "invpcid", "mode", "asid", "all", "invept", "invvpid", "fault")
@@ -46,6 +46,8 @@ cdef class MmuBench:
         c.seed = options.get("seed", 0)
         c.large_whole = options.get("large_whole", 0)
         c.l2_2m = options.get("l2_2m", 0)
+        c.l2_split = options.get("l2_split", 0)
+        c.l2_code_2m = options.get("l2_code_2m", 0)
         c.page1g = options.get("page1g", 1)
         c.ept_1g = options.get("ept_1g", 1)
         c.ept_exec_only = options.get("ept_exec_only", 0)

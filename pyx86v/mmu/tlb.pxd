@@ -33,14 +33,16 @@ cdef enum TlbArrayId:
     ARRAY_D_4K = 3
     ARRAY_D_2M = 4
     ARRAY_D_1G = 5
-    ARRAY_L2 = 6         # shared by I and D; 4K, also 2M where the configuration says so
-    ARRAY_L2_1G = 7
-    N_TLB_ARRAYS = 8     # the arrays above hold final translations, those below parts of walks
-    ARRAY_PML4E = 8
-    ARRAY_PDPTE = 9
-    ARRAY_PDE = 10
-    ARRAY_NESTED = 11
-    N_ARRAYS = 12
+    ARRAY_L2 = 6         # shared by I and D unless split; 4K, also 2M where the configuration says so
+    ARRAY_L2_2M = 7
+    ARRAY_L2_1G = 8
+    ARRAY_L2_CODE = 9    # of I alone; 4K, also 2M where the configuration says so
+    N_TLB_ARRAYS = 10    # the arrays above hold final translations, those below parts of walks
+    ARRAY_PML4E = 10
+    ARRAY_PDPTE = 11
+    ARRAY_PDE = 12
+    ARRAY_NESTED = 13
+    N_ARRAYS = 14
 
 cdef enum TlbPolicy:
     POLICY_FIFO = 0
