@@ -367,6 +367,22 @@ cdef class Machine:
         Returns Stop(reason, status, detail).  Limits are looked at between blocks and may be passed by one block.
         Ctrl-C raises KeyboardInterrupt within a second; the machine stays readable and can run on.
         """
+        return self._run(max_cycles, max_instructions, max_exits, False)
+
+    def step(self, instructions=1):
+        """Run exactly `instructions` instructions; the delivery of an exception or interrupt counts as one.
+
+        Returns the last Stop: LIMIT unless the guest ended before.  About a microsecond an instruction, with its own
+        translation: for looking, not for running.
+        """
+        stop = Stop(StopReason.LIMIT, 0, "")
+        for _ in range(instructions):
+            stop = self._run(None, 1, None, True)
+            if stop.reason is not StopReason.LIMIT:
+                break
+        return stop
+
+    def _run(self, max_cycles, max_instructions, max_exits, bint step):
         cdef Engine* e = self.e
         cdef int err
         if not self.loaded:
@@ -380,7 +396,7 @@ cdef class Machine:
         e.poll_units = self.ledger_.total
         self._error = None
         with nogil:
-            err = engine_run(e)
+            err = engine_run(e, step)
         raise_pending()
         if self._error is not None:
             error, self._error = self._error, None
@@ -396,10 +412,6 @@ cdef class Machine:
         if reason == STOP_SHUTDOWN:
             return "reset" if self.world.platform.stop else "triple fault"
         return ""
-
-    def step(self, instructions=1):
-        """Run at least `instructions` more instructions, to the end of the block that holds the last one."""
-        return self.run(max_instructions=instructions)
 
     # -- counts ------------------------------------------------------------------------------
 

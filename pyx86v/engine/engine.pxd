@@ -6,7 +6,7 @@ from pyx86v.engine.uc cimport uc_engine
 
 cdef int engine_open(Engine* e, bint portable) noexcept
 cdef void engine_reset(Engine* e) noexcept
-cdef int engine_run(Engine* e) noexcept nogil
+cdef int engine_run(Engine* e, bint step) noexcept nogil
 cdef void engine_close(Engine* e) noexcept
 cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept nogil
 cdef void engine_flush(Engine* e) noexcept nogil

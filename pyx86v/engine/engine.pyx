@@ -183,7 +183,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
-    if r.flags & REC_RESTART:
+    if r.flags & REC_RESTART and not e.step_next:
         settle(e)
         restart_give_back(e, r)
         e.current[0] = &e.closed_end
@@ -222,6 +222,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             leave_block(e, r.eip)
     elif e.vcpu.line_seen:
         e.vcpu.line_seen = False       # withdrawn before it could be taken
+    e.step_next = False
     grant(e, grant_until(e, pending or e.breakpoint_count != 0))
     if r.flags & REC_STRADDLE:
         e.look_first = True
@@ -294,7 +295,7 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
     if e.fresh:
         e.fresh = False
         r.flags |= REC_NEW
-    if r.flags & REC_NEW:
+    if r.flags & (REC_NEW | REC_STEPPED):
         portable_decode(e, r, pc, size)
     e.budget[0] -= r.cost
     if e.budget[0] < 0:
@@ -306,7 +307,10 @@ cdef void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size)
     cdef uint32_t chain = r.next
     record_decode(e, r, pc, size, False)
     r.next = chain
-    if is_restart(e, pc, size, r):
+    if e.step_next:
+        r.flags |= REC_STEPPED | REC_SLOW
+        r.cost = SLOW_COST
+    elif is_restart(e, pc, size, r):
         r.flags |= REC_RESTART | REC_SLOW
         r.cost = SLOW_COST
 
@@ -445,6 +449,8 @@ cdef inline void after_event(Engine* e) noexcept nogil:
 
     Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
     """
+    if e.stepping:
+        stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, platform_irq(&e.world.platform)))
@@ -685,8 +691,8 @@ cdef void engine_reset(Engine* e) noexcept:
     env_update_hflags(e.env)
     intercepts_on(e)
 
-cdef int engine_run(Engine* e) noexcept nogil:
-    """Run until something sets `stopping`.  Returns the uc_err of the engine (0 in all ordinary cases)."""
+cdef int engine_run(Engine* e, bint step) noexcept nogil:
+    """Run until something sets `stopping`, or one instruction.  Returns the uc_err of the engine (0 in all ordinary cases)."""
     cdef int err = 0
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
@@ -696,6 +702,9 @@ cdef int engine_run(Engine* e) noexcept nogil:
         wait_for_interrupt(e)
     while not e.stopping and err == 0:
         grant(e, 0)
+        e.stepping = e.step_next = step
+        if step:
+            env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 1
         err = uc_emu_start(e.uc, env_u64(e.env, ENV_EIP)[0], 0, 0, 0)
     settle(e)
     return err

@@ -81,6 +81,7 @@ cdef enum:                     # struct uc_struct
     HOOK_CALLBACK = 0x28       # struct hook
 
 cdef enum:                     # CPUState
+    CPU_NEXT_CFLAGS = 0x18     # u32: how the next block is translated; its low 15 bits limit the instructions
     CPU_ENV = 0x128
     CPU_EXCEPTION_INDEX = 0x81a0
     CPU_CLASS = 0x81b0

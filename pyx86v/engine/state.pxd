@@ -20,6 +20,7 @@ cdef enum RecordFlags:
     REC_STRADDLE = 2     # crosses a page: its last page is looked up at each execution
     REC_SLOW = 4         # every execution goes through the slow path
     REC_NEW = 8          # not decoded yet
+    REC_STEPPED = 32     # portable: decoded for one step, to be decoded again
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
 
 cdef extern from *:
@@ -118,6 +119,8 @@ ctypedef struct Engine:
     int breakpoint_count
     bint break_skip      # resume from a breakpoint without hitting it again
     bint stopping
+    bint stepping        # run one instruction
+    bint step_next       # the next block is that one, and no restart
     int (*poll)(void* owner) noexcept nogil      # 0, or stop: a Python signal handler raised
     int (*py_port)(void* owner, Event* e) noexcept nogil   # 1 when a Python device took it
     int (*py_mmio)(void* owner, Event* e) noexcept nogil
