@@ -298,6 +298,8 @@ cdef class Machine:
         kernel_args  command line
         Raises BootError (a ValueError, one line) when the image cannot be booted.
         """
+        if self.loaded:
+            raise ValueError("machine: has a guest already, expected a new Machine for another")
         image = boot.load(path, self.memory, kernel_args, initrd)
         for gpa, data in image.segments:
             self.write_memory(gpa, data)

@@ -7,11 +7,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.regs cimport CR4_SMAP, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
-from pyx86v.engine.fill cimport XLAT_STOP, host_wrote, translate
+from pyx86v.engine.fill cimport XLAT_STOP, host_wrote, read_quiet, translate
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
-from pyx86v.mmu.mmu cimport XLAT_NO_RAM, XLAT_OK, XLAT_PAGE_FAULT, Translation, mmu_translate_quiet
+from pyx86v.mmu.mmu cimport XLAT_NO_RAM, XLAT_OK, XLAT_PAGE_FAULT, Translation
 
 ctypedef struct Fault:   # an exception met on the way
     int vector           # -1: none
@@ -66,27 +66,3 @@ cdef inline bint read_system(Engine* e, gva_t gva, void* out, uint64_t n, Fault*
 
 cdef inline bint write_system(Engine* e, gva_t gva, void* data, uint64_t n, Fault* f) noexcept nogil:
     return linear_access(e, gva, data, n, ACCESS_WRITE, system_privilege(e), f)
-
-cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n, int access) noexcept nogil:
-    """Read without charging, counting or filling; unreadable bytes read as all ones.  True: all were readable."""
-    cdef Translation t
-    cdef uint64_t piece
-    cdef uint8_t* p
-    cdef uint8_t* to = <uint8_t*>out
-    cdef bint good = True
-    while n:
-        piece = PAGE_SIZE - (gva & PAGE_MASK)
-        if piece > n:
-            piece = n
-        p = NULL
-        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, access, SUPERVISOR, &t) == XLAT_OK:
-            p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), piece)
-        if p is NULL:
-            memset(to, 0xff, piece)
-            good = False
-        else:
-            memcpy(to, p, piece)
-        to += piece
-        gva += piece
-        n -= piece
-    return good

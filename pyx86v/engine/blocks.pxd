@@ -10,15 +10,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_REP, block_decode
 from pyx86v.cost.ledger cimport charge_block
-from pyx86v.engine.access cimport read_quiet
+from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_lookup, mmu_translate_quiet
-
-cdef enum:
-    ENGINE_MAX_INSNS = 512
 
 cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
     """A fresh record; the shared `lost` one when the arena is full (every execution is then slow, and right)."""

@@ -9,12 +9,16 @@ Invariants
    to it: either no mapping is writable, or (PAGE_MIXED) the writable ones are also executable, which
    makes the engine compare every store with its translations.
 """
+from libc.string cimport memcpy, memset
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.ptes cimport PAGING_LONG, PAGING_NONE, PAGING_PAE
-from pyx86v.arch.regs cimport CR4_PCIDE, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
+from pyx86v.arch.regs cimport SEG_CS, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
+from pyx86v.cost.block cimport InsnInfo, InsnMark, block_decode
+from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport spend
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.invalidate cimport mmu_mov_cr3
@@ -22,6 +26,7 @@ from pyx86v.mmu.mmu cimport *
 from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, Event, event_init
 
 cdef enum:
+    ENGINE_MAX_INSNS = 512
     XLAT_STOP = 16       # beyond XlatStatus
     FILL_RETRIES = 8     # EPT violations that a monitor may repair for one access
 
@@ -191,6 +196,72 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
     t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
     return XLAT_PAGE_FAULT
 
+cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n, int access) noexcept nogil:
+    """Read without charging, counting or filling; unreadable bytes read as all ones.  True: all were readable."""
+    cdef Translation t
+    cdef uint64_t piece
+    cdef uint8_t* p
+    cdef uint8_t* to = <uint8_t*>out
+    cdef bint good = True
+    while n:
+        piece = PAGE_SIZE - (gva & PAGE_MASK)
+        if piece > n:
+            piece = n
+        p = NULL
+        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, access, SUPERVISOR, &t) == XLAT_OK:
+            p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), piece)
+        if p is NULL:
+            memset(to, 0xff, piece)
+            good = False
+        else:
+            memcpy(to, p, piece)
+        to += piece
+        gva += piece
+        n -= piece
+    return good
+
+cdef inline int whole_before(Engine* e, uint64_t eip, gva_t page) noexcept nogil:
+    """How many instructions from `eip` on end before `page` begins."""
+    cdef InsnMark marks[ENGINE_MAX_INSNS]
+    cdef uint8_t code[PAGE_SIZE]
+    cdef gva_t pc = linear_of(e, eip)
+    cdef uint64_t room = page - pc
+    cdef int n
+    if room == 0 or room > PAGE_SIZE:
+        return 0
+    memset(code, 0, sizeof(code))
+    read_quiet(e, pc, code, room, ACCESS_FETCH)
+    n = block_decode(e.decoder, code, <uint32_t>room, pc, env_bits(e.env), marks, ENGINE_MAX_INSNS)
+    return n if n and complete_tail(e, code, room, marks, n, pc) else n - 1
+
+cdef inline bint complete_tail(Engine* e, const uint8_t* code, uint64_t room, const InsnMark* marks, int n, gva_t pc) noexcept nogil:
+    """Does the last decoded instruction really end at the page's end, or did the decoder run out of bytes?"""
+    cdef uint8_t tail[32]
+    cdef InsnInfo info
+    cdef uint64_t start = marks[n - 2].end if n > 1 else 0
+    memset(tail, 0, sizeof(tail))
+    memcpy(tail, code + start, room - start if room - start < 16 else 16)
+    return block_insn(e.decoder, tail, 16, pc + start, env_bits(e.env), &info) == <int>(room - start)
+
+cdef inline void fault_of_block(Engine* e, gva_t va) noexcept nogil:
+    """A #PF while a block that crosses into `va`'s page is being translated.
+
+    The instructions before that page have not run yet and the fault is not theirs: have just them translated and
+    run first (longjmp), so that the fault comes at the instruction that really reaches the page.
+    """
+    cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0]
+    cdef int n
+    if (linear_of(e, eip) ^ va) >> PAGE_SHIFT == 0:
+        return
+    n = whole_before(e, eip, va & ~<uint64_t>PAGE_MASK)
+    if n > 0:
+        env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = <uint32_t>n
+        e.step_next = True
+        cpu_loop_exit_noexc_x86_64(e.cpu)
+
+cdef inline gva_t linear_of(Engine* e, uint64_t eip) noexcept nogil:
+    return eip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + eip) & 0xffffffffULL
+
 cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:
     """CPUClass.tlb_fill.  Either installs a translation or leaves through the guest's #PF (longjmp)."""
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
@@ -218,6 +289,8 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     if probe:
         return False
     if status == XLAT_PAGE_FAULT:
+        if access == ACCESS_FETCH and ra == 0:
+            fault_of_block(e, va)
         env_u64(e.env, ENV_CR + 16)[0] = va
         raise_exception_err_ra_x86_64(e.env, VEC_PF, <int>t.pfec, ra)
     if status == XLAT_STOP:

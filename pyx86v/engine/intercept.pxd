@@ -13,6 +13,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.engine.access cimport *
 from pyx86v.engine.deliver cimport Descriptor, desc_base, desc_limit, desc_read, fail
+from pyx86v.engine.fill cimport read_quiet
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits, env_cpl
 from pyx86v.engine.state cimport *
