@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_REP, block_decode
 from pyx86v.cost.ledger cimport charge_block
-from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, read_quiet
+from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, fetch_privilege, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
@@ -38,7 +38,7 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
 cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
     """Host frame of code that is being executed."""
     cdef Translation t
-    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, pc, ACCESS_FETCH, SUPERVISOR, &t) == XLAT_OK:
+    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e), &t) == XLAT_OK:
         return t.hpa >> PAGE_SHIFT
     return NO_FRAME
 
@@ -80,7 +80,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     r.size = size
     r.mode = <uint32_t>env_bits(e.env)
     r.first_mark = e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
-    read_quiet(e, pc, code, size, ACCESS_FETCH)
+    read_quiet(e, pc, code, size)
     n = block_decode(e.decoder, code, size, pc, <int>r.mode, &e.marks[r.first_mark], ENGINE_MAX_INSNS)
     r.count = <uint16_t>n
     e.mark_count = r.first_mark + <uint64_t>n
@@ -110,9 +110,6 @@ cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
     if e.vcpu.paging.mode == 0 and e.vcpu.paging.eptp == 0:
         return True
     return mmu_lookup(e.mmu, &e.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
-
-cdef inline int fetch_privilege(Engine* e) noexcept nogil:
-    return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
 
 cdef inline void restart_give_back(Engine* e, const BlockRecord* r) noexcept nogil:
     """The engine changed its own block and runs one instruction of it again: unbook from there on."""

@@ -29,7 +29,7 @@ cdef enum:
     SEG_LONG = 1 << 21
     SEG_BIG = 1 << 22
 
-ctypedef struct Delivery_:       # one attempt
+ctypedef struct Attempt:         # one try to deliver
     int vector
     uint32_t error
     bint has_error
@@ -75,7 +75,7 @@ cdef inline void load_flat(Engine* e, int seg, uint32_t selector, uint64_t base,
 
 # Real mode -----------------------------------------------------------------------------------
 
-cdef inline bint deliver_real(Engine* e, const Delivery_* d, Fault* f) noexcept nogil:
+cdef inline bint deliver_real(Engine* e, const Attempt* d, Fault* f) noexcept nogil:
     """Through the interrupt vector table (SDM 3B 20.1.4)."""
     cdef EnvSegment* idt = env_segment(e.env, 9)
     cdef EnvSegment* ss = env_segment(e.env, SEG_SS)
@@ -124,7 +124,7 @@ cdef inline bint code_target(Engine* e, uint32_t selector, uint32_t ext, bint lo
     new_cpl[0] = cpl if code.hi & SEG_CONFORMING else dpl
     return True
 
-cdef inline bint gate_read(Engine* e, const Delivery_* d, int width, uint32_t* gate, uint32_t ext, Fault* f) noexcept nogil:
+cdef inline bint gate_read(Engine* e, const Attempt* d, int width, uint32_t* gate, uint32_t ext, Fault* f) noexcept nogil:
     """Read and check the IDT entry: limit, type, DPL for INT n, present."""
     cdef EnvSegment* idt = env_segment(e.env, 9)
     cdef uint32_t index = <uint32_t>d.vector * 8 + 2 + ext
@@ -194,7 +194,7 @@ cdef inline int vm86_segment(int i) noexcept nogil:
     """GS FS DS ES: the order in which an interrupt out of virtual-8086 mode pushes them."""
     return SEG_GS - i if i < 3 else SEG_ES
 
-cdef inline bint deliver_protected(Engine* e, const Delivery_* d, uint32_t ext, Fault* f) noexcept nogil:
+cdef inline bint deliver_protected(Engine* e, const Attempt* d, uint32_t ext, Fault* f) noexcept nogil:
     """16- and 32-bit gates, from protected or virtual-8086 mode (SDM 3A 6.12.1, 3B 20.3.1)."""
     cdef uint32_t gate[4]
     cdef Descriptor code, stack
@@ -274,7 +274,7 @@ cdef inline bint tss64_stack(Engine* e, uint32_t at, uint32_t ext, uint64_t* rsp
         return fail(f, VEC_SS, ext)
     return True
 
-cdef inline bint deliver_long(Engine* e, const Delivery_* d, uint32_t ext, Fault* f) noexcept nogil:
+cdef inline bint deliver_long(Engine* e, const Attempt* d, uint32_t ext, Fault* f) noexcept nogil:
     """64-bit gates and the interrupt stack table (SDM 3A 6.14)."""
     cdef uint32_t gate[4]
     cdef Descriptor code
@@ -334,7 +334,7 @@ cdef inline bint contributory(int vector) noexcept nogil:
 cdef inline bint has_error_code(int vector) noexcept nogil:
     return vector == VEC_DF or (VEC_TS <= vector <= VEC_PF) or vector == VEC_AC
 
-cdef inline bint deliver_once(Engine* e, const Delivery_* d, Fault* f) noexcept nogil:
+cdef inline bint deliver_once(Engine* e, const Attempt* d, Fault* f) noexcept nogil:
     cdef uint32_t ext = 0 if d.kind == DELIVER_INT_N else 1
     cdef uint32_t h = env_u32(e.env, ENV_HFLAGS)[0]
     if h & HF_LMA:
@@ -343,7 +343,7 @@ cdef inline bint deliver_once(Engine* e, const Delivery_* d, Fault* f) noexcept 
         return deliver_protected(e, d, ext, f)
     return deliver_real(e, d, f)
 
-cdef inline void charge_delivery(Engine* e, const Delivery_* d) noexcept nogil:
+cdef inline void charge_delivery(Engine* e, const Attempt* d) noexcept nogil:
     """Price and count of one delivery; the handler's IRET is an instruction of its own."""
     if d.kind == DELIVER_EXTERNAL:
         e.vcpu.interrupts += 1
@@ -355,15 +355,20 @@ cdef inline void charge_delivery(Engine* e, const Delivery_* d) noexcept nogil:
         e.vcpu.exceptions[d.vector & 31] += 1
         charge(e.ledger, TRAP, DELIVER_PAGE_FAULT if d.vector == VEC_PF else DELIVER_FAULT)
 
-cdef inline bint deliver(Engine* e, Delivery_* d) noexcept nogil:
+cdef inline bint deliver(Engine* e, Attempt* d) noexcept nogil:
     """Deliver, faults on the way included.  False: triple fault, or the style ended the run (e.stopping)."""
     cdef Fault f
     cdef int first = d.vector if d.kind == DELIVER_EXCEPTION else -1
+    cdef bint done
     while True:
         f.vector = -1
         f.error = 0
         f.stop = False
-        if deliver_once(e, d, &f):
+        e.vcpu.depth = True
+        e.vcpu.first_vector = d.vector
+        done = deliver_once(e, d, &f)
+        e.vcpu.depth = False
+        if done:
             charge_delivery(e, d)
             env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
             env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU

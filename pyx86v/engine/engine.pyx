@@ -135,7 +135,7 @@ cdef bint at_breakpoint(Engine* e, uint64_t pc) noexcept nogil:
 
 cdef bint carry_out(Engine* e, Event* ev, uint64_t next_rip) noexcept nogil:
     """Deliver what a REFLECT asks for.  `next_rip` is pushed for traps and interrupts, ev.rip for faults."""
-    cdef Delivery_ d
+    cdef Attempt d
     d.vector = ev.vector
     d.error = ev.error
     d.has_error = ev.has_error and env_u32(e.env, ENV_HFLAGS)[0] & HF_PE != 0

@@ -196,8 +196,12 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
     t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
     return XLAT_PAGE_FAULT
 
-cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n, int access) noexcept nogil:
-    """Read without charging, counting or filling; unreadable bytes read as all ones.  True: all were readable."""
+cdef inline int fetch_privilege(Engine* e) noexcept nogil:
+    """Whose code is running: under SMEP the supervisor does not see the user's."""
+    return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
+
+cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n) noexcept nogil:
+    """Read running code without charging, counting or filling; what cannot be fetched reads as all ones.  True: all could."""
     cdef Translation t
     cdef uint64_t piece
     cdef uint8_t* p
@@ -208,7 +212,7 @@ cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n, int acc
         if piece > n:
             piece = n
         p = NULL
-        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, access, SUPERVISOR, &t) == XLAT_OK:
+        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), &t) == XLAT_OK:
             p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), piece)
         if p is NULL:
             memset(to, 0xff, piece)
@@ -230,7 +234,7 @@ cdef inline int whole_before(Engine* e, uint64_t eip, gva_t page) noexcept nogil
     if room == 0 or room > PAGE_SIZE:
         return 0
     memset(code, 0, sizeof(code))
-    read_quiet(e, pc, code, room, ACCESS_FETCH)
+    read_quiet(e, pc, code, room)
     n = block_decode(e.decoder, code, <uint32_t>room, pc, env_bits(e.env), marks, ENGINE_MAX_INSNS)
     return n if n and complete_tail(e, code, room, marks, n, pc) else n - 1
 

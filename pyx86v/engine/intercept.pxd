@@ -74,7 +74,7 @@ cdef inline bint fetch_insn(Engine* e, uint64_t rip, Insn* d) noexcept nogil:
         if p is not NULL:
             return insn_decode(p, env_bits(e.env), d)
     memset(code, 0, sizeof(code))
-    read_quiet(e, at, code, 15, ACCESS_FETCH)
+    read_quiet(e, at, code, 15)
     return insn_decode(code, env_bits(e.env), d)
 
 cdef inline uint64_t operand_address(Engine* e, const Insn* d, uint64_t rip) noexcept nogil:

@@ -28,6 +28,7 @@ cdef extern from *:
     extern void cpu_x86_update_cr0_x86_64(void *env, uint32_t v);
     extern void cpu_x86_update_cr3_x86_64(void *env, uint64_t v);
     extern void cpu_x86_update_cr4_x86_64(void *env, uint32_t v);
+    extern void cpu_x86_update_dr7_x86_64(void *env, uint32_t v);
     extern uint32_t cpu_cc_compute_all_x86_64(void *env, int op);
     extern void cpu_x86_cpuid_x86_64(void *env, uint32_t i, uint32_t c, uint32_t *a, uint32_t *b, uint32_t *cc, uint32_t *d);
     extern _Bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t va, int size, int access, int mmu_idx, _Bool probe, uintptr_t ra);
@@ -58,6 +59,7 @@ cdef extern from *:
     void cpu_x86_update_cr0_x86_64(void* env, uint32_t v) noexcept nogil
     void cpu_x86_update_cr3_x86_64(void* env, uint64_t v) noexcept nogil
     void cpu_x86_update_cr4_x86_64(void* env, uint32_t v) noexcept nogil
+    void cpu_x86_update_dr7_x86_64(void* env, uint32_t v) noexcept nogil
     uint32_t cpu_cc_compute_all_x86_64(void* env, int op) noexcept nogil
     void cpu_x86_cpuid_x86_64(void* env, uint32_t i, uint32_t c, uint32_t* a, uint32_t* b, uint32_t* cc, uint32_t* d) noexcept nogil
     bint x86_cpu_tlb_fill_x86_64(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil
@@ -125,6 +127,7 @@ cdef enum:                     # CPUX86State
     ENV_EXCEPTION_IS_INT = 0x150c
     ENV_EXCEPTION_NEXT_EIP = 0x1510
     ENV_DR = 0x1518
+    ENV_BREAKPOINTS = 0x1558   # four pointers: the engine's breakpoints and watchpoints for DR0-DR3
     ENV_OLD_EXCEPTION = 0x1578
     ENV_VM_VMCB = 0x1580
     ENV_INTERCEPT = 0x1590

@@ -65,8 +65,7 @@ ctypedef struct World:   # saved: one guest of the machine
     Vcpu vcpu[MAX_VCPUS]
     Window window
     Platform platform
-    uint64_t skipped     # guest cycles skipped by HLT under --clock instructions
-    uint64_t tick        # ledger total of the last platform_advance
+    uint64_t skipped     # guest cycles skipped by HLT under --clock instructions; copied from Guest when saved
     uint8_t style_state[STYLE_STATE_BYTES]
 
 ctypedef struct Engine:

@@ -136,16 +136,13 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     uint64_t cr3         # as the guest wrote it, PCID included
     uint64_t msr_value[N_MSR_SLOTS]
     uint64_t tsc_offset  # added to guest time
-    uint64_t xcr0
     int stop_reason
     int stop_status
     bint halted
-    bint boundary_open   # the last block ended in a control transfer (--clock instructions)
     bint line_seen       # vmx: the external-interrupt exit for the asserted line has happened
     bint window          # an interrupt waits for the window
-    int depth            # exceptions being delivered: 0, 1 (contributory known), 2 = double fault
-    int first_vector
-    uint64_t ring_instructions[4]
+    bint depth           # an event is being delivered through the guest's tables:
+    int first_vector     # its vector (IDT-vectoring information of an exit on the way)
     uint64_t exceptions[32]
     uint64_t interrupts
     uint64_t software_ints
