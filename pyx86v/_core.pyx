@@ -7,50 +7,42 @@
     >>> m.run()
     Stop(reason=<StopReason.EXIT: 'exit'>, status=0, detail='')
 """
+import dataclasses
 import enum
 import hashlib
 import importlib
+import json
+import os
 import pkgutil
 from collections import namedtuple
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
-from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from pyx86v.cost.block cimport decoder_free, decoder_new
+from pyx86v.arch.types cimport PAGE_MASK, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger, N_CAUSES
 from pyx86v.devices.platform cimport Platform, platform_init
 from pyx86v.devices.sinks cimport Sinks, buffer_append, sinks_free, sinks_init
+from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
+from pyx86v.engine.snapshot cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport uc_strerror
-from pyx86v.mmu.mmu cimport Mmu, MmuConfig, mmu_init, paging_mode
+from pyx86v.mmu.mmu cimport Mmu, paging_mode
 from pyx86v.mmu.tlb cimport *
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
 
-from pyx86v import boot, vmm
+from pyx86v import __version__, boot, snapshot, vmm
 from pyx86v.cost.ledger import Cause
 from pyx86v.cost.profile import load_profile
 from pyx86v.engine.layout import verify
+from pyx86v.snapshot import SnapshotError
 
 verify()
-
-cdef extern from "sys/mman.h" nogil:
-    void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
-    int munmap(void* addr, size_t length)
-    int madvise(void* addr, size_t length, int advice)
-    enum:
-        MADV_HUGEPAGE
-    enum:
-        PROT_READ
-        PROT_WRITE
-        MAP_PRIVATE
-        MAP_ANONYMOUS
-        MAP_NORESERVE
 
 cdef extern from "Python.h" nogil:
     ctypedef int PyGILState_STATE
@@ -92,9 +84,6 @@ _MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fma
                   "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
 _TABLES = {"gdtr_base": REG_GDTR_BASE, "gdtr_limit": REG_GDTR_LIMIT, "idtr_base": REG_IDTR_BASE, "idtr_limit": REG_IDTR_LIMIT}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
-_ARRAYS = {("code", "4K"): ARRAY_I_4K, ("code", "2M"): ARRAY_I_2M, ("code", "1G"): ARRAY_I_1G,
-           ("data", "4K"): ARRAY_D_4K, ("data", "2M"): ARRAY_D_2M, ("data", "1G"): ARRAY_D_1G}
-_POLICIES = {"fifo": POLICY_FIFO, "round-robin": POLICY_ROUND_ROBIN, "random": POLICY_RANDOM, "lru": POLICY_LRU}
 LARGEST_MEMORY = 3 << 30
 
 
@@ -150,22 +139,14 @@ cdef class Machine:
     seed     of the TLB arrays with random replacement
     ept_page page size of the monitor's EPT: "4K", "2M" or "1G"
 
+        m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
+        m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
+        m.run()
+        m.cycles, m.ledger, m.exits
+
     Raises ValueError (one line) for arguments that cannot be, MemoryError when RAM is not to be had.
     A Machine belongs to one thread at a time; run() releases the GIL.
     """
-    cdef Engine* e
-    cdef World* world
-    cdef Ledger ledger_
-    cdef Mmu* mmu
-    cdef Sinks sinks
-    cdef object _profile, _capsule, _style_name, _error, _brand, _vendor
-    cdef readonly str style, clock
-    cdef readonly uint64_t memory
-    cdef readonly dict options
-    cdef uint64_t ram_bytes
-    cdef list _ports, _mmio, _exit_hooks
-    cdef bint loaded
-
     def __cinit__(self, *args, **kwargs):
         self.e = <Engine*>calloc(1, sizeof(Engine))
         self.world = <World*>calloc(1, sizeof(World))
@@ -177,7 +158,7 @@ cdef class Machine:
     def __dealloc__(self):
         if self.e is not NULL:
             engine_close(self.e)
-            free_engine(self.e, self.ram_bytes)
+            free_engine(self.e)
         free(self.world)
         free(self.mmu)
         sinks_free(&self.sinks)
@@ -194,74 +175,41 @@ cdef class Machine:
             raise ValueError(f"memory: {memory!r}, expected a multiple of 4096 from {2 << 20} to {LARGEST_MEMORY} bytes")
         if ept_page not in ("4K", "2M", "1G"):
             raise ValueError(f"ept_page: {ept_page!r}, expected 4K, 2M or 1G")
+        if self.e.uc is not NULL:
+            raise ValueError("machine: it is made already, expected one __init__()")
         self._profile = load_profile(profile)
         self._capsule = known[style]
         self.style, self.clock, self.memory = style, clock, memory
-        self.options = {"memory": memory, "style": style, "profile": profile, "clock": clock, "engine": engine, "seed": seed,
-                        "ept_page": ept_page}
-        self._ports, self._mmio, self._exit_hooks = [], [], []
-        self._configure(seed, ept_page)
-        self._open(engine)
+        self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
+                        "seed": seed, "ept_page": ept_page}
+        self._ports, self._mmio, self._exit_hooks, self._awaited = [], [], [], []
+        self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------
 
-    cdef int _configure(self, seed, ept_page) except -1:
-        """Profile -> ledger prices, TLB geometry, processor identity."""
-        cdef int i
-        p = self._profile
-        for i, units in enumerate(p.prices):
-            self.ledger_.price[i] = units
-        status = mmu_init(self.mmu, &_mmu_config(p, seed)[0])
-        if status:
-            raise ValueError(f"profile: {p.name}: TLB array {-status - 1} has a geometry that cannot be, "
-                             "expected sets (entries / ways) a power of two")
-        g = &self.e.guest
-        g.frequency_hz = p.frequency_hz
-        g.clock_instructions = self.clock == "instructions"
-        self._vendor = p.cpuid["vendor"].encode("ascii")[:12].ljust(13, b"\0")
-        self._brand = p.cpuid["brand"].encode("ascii", "replace")[:47].ljust(48, b"\0")
-        g.cpu_vendor = self._vendor
-        g.cpu_brand = self._brand
-        g.cpu_signature = _signature(p.cpuid)
-        g.cpu_maxphyaddr = p.maxphyaddr
-        g.cpu_pcid = p.features["pcid"]
-        g.cpu_invpcid = p.features["invpcid"]
-        g.cpu_vpid = p.features["tagged_tlb"]
-        g.ept_leaf = {"4K": 1, "2M": 2, "1G": 3}[ept_page]
-        return 0
-
-    cdef int _open(self, engine) except -1:
+    cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1:
+        """Connect the parts: profile, RAM, world, style, sinks, callbacks, and the Unicorn instance around them."""
         cdef Engine* e = self.e
         cdef Style* style = _style_of(self._capsule)
-        cdef uint64_t monitor
         cdef int err
-        import os
-        monitor = (style.monitor_bytes(self.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK
-        e.style = style
-        e.ledger = &self.ledger_
-        e.mmu = self.mmu
-        e.world = self.world
+        e.style, e.ledger, e.mmu, e.world = style, &self.ledger_, self.mmu, self.world
         e.world.vcpu_count = 1
         e.vcpu = &e.world.vcpu[0]
+        p = self._profile
+        self._vendor = p.cpuid["vendor"].encode("ascii")[:12].ljust(13, b"\0")
+        self._brand = p.cpuid["brand"].encode("ascii", "replace")[:47].ljust(48, b"\0")
+        e.guest.cpu_vendor = self._vendor
+        e.guest.cpu_brand = self._brand
+        e.guest.clock_instructions = self.clock == "instructions"
+        e.guest.ept_leaf = ept_leaf
         e.guest.sinks = &self.sinks
+        configure_profile(e, p, seed)
+        allocate_ram(e, self.memory, (style.monitor_bytes(self.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
+        allocate_tables(e, p.instructions)
         e.owner = <void*>self
         e.poll = poll_signals
         e.py_port = python_port
         e.py_exit = python_exit
-        self.ram_bytes = self.memory + monitor + ROM_BYTES + SPARE_BYTES
-        e.ram.size = self.ram_bytes
-        e.ram.base = <uint8_t*>mmap(NULL, self.ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        if <void*>e.ram.base == <void*>-1:
-            e.ram.base = NULL
-            raise MemoryError(f"memory: {self.ram_bytes} bytes are not available")
-        madvise(e.ram.base, self.ram_bytes, MADV_HUGEPAGE)   # the host's own TLB misses would be half of a modelled one's time
-        self._lay_out(monitor)
-        if not allocate_engine(e):
-            raise MemoryError("engine tables")
-        classes = self._profile.instructions
-        e.decoder = decoder_for(classes)
-        if e.decoder is NULL:
-            raise MemoryError("block decoder")
         if engine is None:
             engine = os.environ.get("PYX86V_ENGINE", "inline")
             if engine not in ("inline", "portable"):
@@ -269,24 +217,8 @@ cdef class Machine:
         err = engine_open(e, engine == "portable")
         if err:
             raise RuntimeError(f"engine: {uc_strerror(err).decode()}")
-        platform_init(&self.world.platform, self._profile.frequency_hz, self.memory)
+        platform_init(&self.world.platform, p.frequency_hz, self.memory)
         return 0
-
-    cdef void _lay_out(self, uint64_t monitor) noexcept:
-        """Machine RAM: the guest, the monitor's memory, firmware, one page of all ones twice, the engine's "VMCB"."""
-        cdef Engine* e = self.e
-        cdef uint64_t at = self.memory + monitor
-        self.world.window.base = 0
-        self.world.window.size = self.memory
-        self.world.window.a20_mask = FOREVER
-        self.world.window.rom_base = at
-        at += ROM_BYTES
-        e.void_page = at
-        memset(e.ram.base + at, 0xff, 2 * PAGE_SIZE)
-        e.vmcb_page = at + 2 * PAGE_SIZE
-        (<uint64_t*>(e.ram.base + e.vmcb_page + 0x48))[0] = at       # MSRPM_BASE_PA (APM 2 table B-1): every MSR exits
-        self.e.vcpu.paging.window = self.world.window
-        self.e.vcpu.paging.maxphyaddr = <uint8_t>self._profile.maxphyaddr
 
     # -- loading -----------------------------------------------------------------------------
 
@@ -296,36 +228,29 @@ cdef class Machine:
         path         multiboot kernel, Linux bzImage or vmlinux, PVH kernel, firmware image
         initrd       path of an initial RAM disk or first module
         kernel_args  command line
-        Raises BootError (a ValueError, one line) when the image cannot be booted.
+
+            m.load("kernel.elf", initrd="module.bin", kernel_args="verbose")
+
+        Raises BootError (a ValueError, one line) when the image cannot be booted, ValueError when there is a guest already.
         """
+        self._expect_stopped("load()")
         if self.loaded:
             raise ValueError("machine: has a guest already, expected a new Machine for another")
         image = boot.load(path, self.memory, kernel_args, initrd)
         for gpa, data in image.segments:
             self.write_memory(gpa, data)
         for gpa, data in image.roms:
-            self._add_rom(gpa, data)
+            add_rom(self.e, gpa, data)
         self._set_entry(image.entry)
         self._start()
-
-    cdef int _add_rom(self, uint64_t gpa, bytes data) except -1:
-        cdef const uint8_t* p = data
-        if len(data) > ROM_BYTES:
-            raise ValueError(f"firmware: {len(data)} bytes, expected at most {ROM_BYTES}")
-        memcpy(self.e.ram.base + self.world.window.rom_base, p, len(data))
-        self.world.window.rom_gpa = gpa
-        self.world.window.rom_size = len(data)
-        self.e.vcpu.paging.window = self.world.window
-        return 0
 
     cdef int _set_entry(self, dict entry) except -1:
         """The processor's state at the first instruction (boot/state.py)."""
         cdef Cpu* c = &self.e.ops
         engine_reset(self.e)
+        c.set(c, REG_CR4, entry["cr4"])                # before CR0: long mode needs PAE
         c.set(c, REG_EFER, entry["efer"])
         c.set(c, REG_CR0, entry["cr0"])
-        c.set(c, REG_CR4, entry["cr4"])
-        c.set(c, REG_EFER, entry["efer"])
         self.e.vcpu.cr3 = entry["cr3"]
         c.set(c, REG_CR3, entry["cr3"])
         for name, (selector, base, limit, flags) in entry["segments"].items():
@@ -366,8 +291,16 @@ cdef class Machine:
     def run(self, max_cycles=None, max_instructions=None, max_exits=None):
         """Run until the guest ends, or one of the limits (counted from here) is reached.
 
+        max_cycles        modelled core cycles
+        max_instructions  retired guest instructions
+        max_exits         exits of the style, of all kinds
+
+            if m.run(max_cycles=10_000_000).reason is StopReason.LIMIT: ...
+
         Returns Stop(reason, status, detail).  Limits are looked at between blocks and may be passed by one block.
         Ctrl-C raises KeyboardInterrupt within a second; the machine stays readable and can run on.
+        Raises ValueError without a guest, for a negative limit, and from a callback of the same machine; what a
+        Python device or hook raised, after the guest has stopped.
         """
         return self._run(max_cycles, max_instructions, max_exits, False)
 
@@ -376,6 +309,8 @@ cdef class Machine:
 
         Returns the last Stop: LIMIT unless the guest ended before.  About a microsecond an instruction, with its own
         translation: for looking, not for running.
+
+            m.step(); print(hex(m.registers["rip"]))
         """
         stop = Stop(StopReason.LIMIT, 0, "")
         for _ in range(instructions):
@@ -384,11 +319,13 @@ cdef class Machine:
                 break
         return stop
 
-    def _run(self, max_cycles, max_instructions, max_exits, bint step):
+    cdef object _run(self, max_cycles, max_instructions, max_exits, bint step):
         cdef Engine* e = self.e
         cdef int err
+        self._expect_stopped("run() or step()")
         if not self.loaded:
             raise ValueError("machine: no guest, expected load() before run()")
+        self._expect_devices()
         for name, limit in (("max_cycles", max_cycles), ("max_instructions", max_instructions), ("max_exits", max_exits)):
             if limit is not None and limit < 0:
                 raise ValueError(f"{name}: {limit}, expected at least 0")
@@ -397,8 +334,10 @@ cdef class Machine:
         e.max_exits = _limit(self.e.vcpu.exit_total, max_exits, 1)
         e.poll_units = self.ledger_.total
         self._error = None
+        self.running = True
         with nogil:
             err = engine_run(e, step)
+        self.running = False
         raise_pending()
         if self._error is not None:
             error, self._error = self._error, None
@@ -414,6 +353,69 @@ cdef class Machine:
         if reason == STOP_SHUTDOWN:
             return "reset" if self.world.platform.stop else "triple fault"
         return ""
+
+    cdef int _expect_stopped(self, str what) except -1:
+        if self.running:
+            raise ValueError(f"machine: {what} inside a callback, expected after run() has returned")
+        return 0
+
+    # -- saved state -------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the machine to a file from which restore() goes on to the identical future, in another process too.
+
+            m.run(max_instructions=1_000_000)
+            m.save("million.snap")
+
+        In it: guest and monitor, memory, modelled TLB, counts, and what came out so far.  Not in it: breakpoints, exit
+        hooks and Python devices, which keep their own state; the file is written whole or not at all.
+        Raises ValueError before load() and from a callback, OSError when the file cannot be written.
+        """
+        self._expect_stopped("save()")
+        if not self.loaded:
+            raise ValueError("machine: no guest, expected load() before save()")
+        header = {"version": __version__, "options": self.options, "profile": _fingerprint(self._profile),
+                  "devices": [["ports", *device[:2]] for device in self._ports] + [["mmio", *device[:2]] for device in self._mmio]}
+        snapshot.write(path, header, snapshot_sections(self.e, &self.sinks))
+
+    @classmethod
+    def restore(cls, path, engine=None):
+        """A new machine from a file that save() wrote: where that one stood, with all its counts.
+
+        engine   "inline" or "portable" instead of the saved machine's
+
+            m = Machine.restore("million.snap")
+            m.run()
+
+        Python devices of the saved machine have to be added again, at the same place, before it runs.
+        Raises SnapshotError (a ValueError, one line) when the file is damaged, from another version of pyx86v, or was
+        made with a profile that has changed since.
+        """
+        cdef Machine m
+        cdef str problem
+        with snapshot.opened(path) as (header, sections):
+            if header["version"] != __version__:
+                raise SnapshotError(f"{path}: version: {header['version']}, expected {__version__}")
+            try:
+                m = cls(**{**header["options"], "engine": engine or header["options"]["engine"]})
+            except (TypeError, ValueError) as error:
+                raise SnapshotError(f"{path}: {error}") from None
+            if header["profile"] != _fingerprint(m._profile):
+                raise SnapshotError(f"{path}: profile: {m.profile} has changed, expected it as it was when the machine was saved")
+            problem = snapshot_apply(m.e, &m.sinks, sections)
+            if problem is not None:
+                raise SnapshotError(f"{path}: {problem}")
+            m._awaited = [tuple(device) for device in header["devices"]]
+            m.loaded = True
+            return m
+
+    cdef int _expect_devices(self) except -1:
+        """A restored machine runs with the Python devices that it was saved with."""
+        for kind, first, end in self._awaited:
+            if not any([(first, end) == device[:2] for device in (self._ports if kind == "ports" else self._mmio)]):
+                raise ValueError(f"machine: a Python device was at {kind} {first:#x}..{end - 1:#x} when it was saved, "
+                                 "expected it to be added before run()")
+        return 0
 
     # -- counts ------------------------------------------------------------------------------
 
@@ -501,7 +503,7 @@ cdef class Machine:
 
     @property
     def console(self):
-        """Everything the guest sent through COM1 (bytes)."""
+        """Everything the guest sent through COM1 (bytes; the first 64 MiB)."""
         return self.sinks.console.data[:self.sinks.console.size]
 
     @property
@@ -517,7 +519,7 @@ cdef class Machine:
 
     @property
     def guest_time(self):
-        """The guest's clock in cycles at `frequency_hz`."""
+        """The guest's clock, in cycles of the profile's frequency."""
         return guest_time(&self.e.guest)
 
     @property
@@ -526,7 +528,7 @@ cdef class Machine:
         return self.e.slow_paths
 
     def send(self, bytes data):
-        """Let the guest receive `data` on COM1."""
+        """Let the guest receive `data` on COM1, after what was sent before."""
         buffer_append(&self.sinks.input, <const uint8_t*><const char*>data, len(data))
 
     # -- registers and memory ----------------------------------------------------------------
@@ -534,7 +536,10 @@ cdef class Machine:
     @property
     def registers(self):
         """{name: value} of general, control and table registers, MSRs that have names, and segments
-        as (selector, base, limit, flags)."""
+        as (selector, base, limit in bytes, flags: bits 8-23 of the descriptor's second word).
+
+            hex(m.registers["rip"]), m.registers["cs"][0]
+        """
         cdef Cpu* c = &self.e.ops
         cdef Segment s
         result = {name: c.gpr[i] for i, name in enumerate(_GPR)}
@@ -608,7 +613,7 @@ cdef class Machine:
     # -- breakpoints, devices, hooks ---------------------------------------------------------
 
     def add_breakpoint(self, address):
-        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs."""
+        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.  ValueError beyond 64 of them."""
         if not engine_breakpoint(self.e, address, True):
             raise ValueError(f"breakpoint: more than {MAX_BREAKPOINTS}")
 
@@ -620,7 +625,15 @@ cdef class Machine:
     def add_port_device(self, first, count, device):
         """Let a Python object answer ports first .. first + count - 1.
 
-        device.port_in(port, size) -> int and device.port_out(port, size, value) are called with the GIL held.
+        device.port_in(port, size) -> int and device.port_out(port, size, value) are called with the GIL held; size is
+        1, 2 or 4 bytes.  An exception in them ends the run and comes out of run().
+
+            class Dice:
+                def port_in(self, port, size): return 4
+                def port_out(self, port, size, value): pass
+            m.add_port_device(0x300, 1, Dice())
+
+        Raises ValueError for ports that there are not.
         """
         if not 0 <= first < first + count <= 65536:
             raise ValueError(f"ports: {first:#x}..{first + count - 1:#x}, expected within 0..0xffff")
@@ -631,7 +644,8 @@ cdef class Machine:
     def add_mmio_device(self, gpa, size, device):
         """Let a Python object answer guest-physical addresses gpa .. gpa + size - 1, above RAM.
 
-        device.mmio_read(offset, size) -> int and device.mmio_write(offset, size, value) are called with the GIL held.
+        device.mmio_read(offset, size) -> int and device.mmio_write(offset, size, value) are called with the GIL held;
+        size is 1, 2, 4 or 8 bytes.  Raises ValueError for an address in RAM or above 1 TiB.
         """
         if gpa < self.memory or size <= 0 or gpa + size > 1 << 40:
             raise ValueError(f"mmio: {gpa:#x}..{gpa + size:#x}, expected above the memory and below 1 TiB")
@@ -639,7 +653,12 @@ cdef class Machine:
         self.e.py_mmio = python_mmio
 
     def on_exit(self, hook):
-        """Call hook(kind, rip, detail) after each sensitive event has been handled; True stops the run."""
+        """Call hook(kind, rip, value) after each sensitive event has been handled; True stops the run.
+
+        kind is a name such as "cpuid", "cr_write", "port_out"; value is the event's, as 0xF4's byte of a port_out.
+
+            m.on_exit(lambda kind, rip, value: print(kind, hex(rip)))
+        """
         self._exit_hooks.append(hook)
         self.e.has_exit_hook = True
 
@@ -687,95 +706,13 @@ _EVENT_NAMES = ("exception", "software_int", "interrupt", "triple_fault", "cpuid
                 "mmio_write", "wbinvd", "invd", "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation",
                 "ept_misconfig")
 
-cdef enum:
-    ROM_BYTES = 16 << 20
-    SPARE_BYTES = 4 * 4096
+def _fingerprint(profile):
+    """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
+    fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:
     if more is None:
         return FOREVER
     return min(now + int(more) * units, FOREVER)
-
-
-cdef uint32_t _signature(dict cpuid) except? 0:
-    """CPUID.1:EAX from family, model, stepping (SDM 2A CPUID)."""
-    family, model = cpuid["family"], cpuid["model"]
-    base, extended = (family, 0) if family < 15 else (15, family - 15)
-    return extended << 20 | (model >> 4) << 16 | base << 8 | (model & 15) << 4 | cpuid["stepping"]
-
-
-cdef MmuConfig CONFIG
-
-
-cdef MmuConfig* _mmu_config(object p, object seed) except NULL:
-    """The profile's TLB geometry as the MMU takes it."""
-    memset(&CONFIG, 0, sizeof(CONFIG))
-    CONFIG.seed = seed & FOREVER
-    CONFIG.page1g = p.features["pages_1g"]
-    CONFIG.ept_1g = 1
-    for t in p.tlbs:
-        for index in (_second_level_arrays(t) if t.level == 2 else _first_level_arrays(t)):
-            CONFIG.array[<int>index].entries = t.entries
-            CONFIG.array[<int>index].ways = 0 if t.ways >= t.entries else t.ways
-            CONFIG.array[<int>index].policy = _POLICIES[t.replacement]
-    for name, index in (("pml4e", ARRAY_PML4E), ("pdpte", ARRAY_PDPTE), ("pde", ARRAY_PDE)):
-        CONFIG.array[<int>index].entries = p.walk_cache[name]
-        CONFIG.array[<int>index].policy = POLICY_LRU
-    CONFIG.array[<int>ARRAY_NESTED].entries = p.nested_tlb
-    CONFIG.array[<int>ARRAY_NESTED].policy = POLICY_LRU
-    return &CONFIG
-
-
-def _first_level_arrays(t):
-    """The MMU's arrays that a profile's first-level TLB stands for.  One for 4K pages takes the larger ones whole."""
-    if "4K" in t.pages and len(t.pages) > 1:
-        CONFIG.large_whole = 1
-    sizes = ("4K",) if "4K" in t.pages else t.pages
-    return [_ARRAYS[side, size] for side in (("code", "data") if t.side == "both" else (t.side,)) for size in sizes]
-
-
-def _second_level_arrays(t):
-    """The same of the second level: shared by both sides, or of data, and then code has its own or none."""
-    CONFIG.l2_split |= t.side != "both"
-    if t.side == "code":
-        CONFIG.l2_code_2m = "2M" in t.pages
-        return [ARRAY_L2_CODE] if "4K" in t.pages else []
-    CONFIG.l2_2m |= "4K" in t.pages and "2M" in t.pages
-    return [{"4K": ARRAY_L2, "2M": ARRAY_L2_2M, "1G": ARRAY_L2_1G}[size] for size in t.pages
-            if size != "2M" or "4K" not in t.pages]
-
-
-cdef Decoder* decoder_for(list prices) except? NULL:
-    cdef uint32_t units[256]
-    for i in range(256):
-        units[i] = 0
-    for i, price in enumerate(prices):
-        units[i] = price
-    return decoder_new(units)
-
-
-cdef bint allocate_engine(Engine* e) noexcept:
-    e.frames = e.ram.size >> PAGE_SHIFT
-    e.records = <BlockRecord*>calloc(MAX_RECORDS, sizeof(BlockRecord))
-    e.marks = <InsnMark*>calloc(MAX_MARKS, sizeof(InsnMark))
-    e.hash = <uint32_t*>calloc(RECORD_HASH, sizeof(uint32_t))
-    e.page_state = <uint8_t*>calloc(e.frames, 1)
-    e.page_flips = <uint8_t*>calloc(e.frames, 1)
-    e.write_map = <uint64_t*>calloc(e.frames, 8)
-    return e.records is not NULL and e.marks is not NULL and e.hash is not NULL and e.page_state is not NULL and \
-        e.page_flips is not NULL and e.write_map is not NULL
-
-
-cdef void free_engine(Engine* e, uint64_t ram_bytes) noexcept:
-    free(e.records)
-    free(e.marks)
-    free(e.hash)
-    free(e.page_state)
-    free(e.page_flips)
-    free(e.write_map)
-    if e.decoder is not NULL:
-        decoder_free(e.decoder)
-    if e.ram.base is not NULL:
-        munmap(e.ram.base, ram_bytes)
-    free(e)

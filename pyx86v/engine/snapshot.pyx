@@ -10,7 +10,7 @@ Why the future is the same without them
    RIP, mode and code alone; costs are sums over instructions, so cuts do not matter to the ledger.
 2. The engine's soft TLB is a subset of the modelled first level (invariant 1 of fill.pxd).  Empty is a subset: what
    it held is refilled free, by modelled hits that change nothing (a first level is never LRU).
-3. Whether the last block ended in a control transfer decides if an interrupt may be taken now: Vcpu.boundary_open.
+3. Whether the last block ended in a control transfer decides if an interrupt may be taken now: section "boundary".
 4. A block that straddles pages makes its successor look its page up (invariant 3 of blocks.pxd).  With an empty
    soft TLB the successor is looked up anyway, and asking twice counts once.
 """
@@ -92,9 +92,10 @@ cdef list sink_sections(Sinks* s):
 
 cdef list snapshot_sections(Engine* e, Sinks* sinks):
     """[(name, [buffer, ...])] of a machine that has stopped.  The buffers are the machine's own memory."""
-    e.vcpu.boundary_open = e.current[0].flags & REC_TRANSFER != 0
     e.world.skipped = e.guest.skipped
-    return fixed_sections(e) + [("registers", [register_image(e)])] + sink_sections(sinks) + ram_sections(e)
+    boundary = b"\1" if e.current[0].flags & REC_TRANSFER else b"\0"
+    return (fixed_sections(e) + [("registers", [register_image(e)]), ("boundary", [boundary])] + sink_sections(sinks) +
+            ram_sections(e))
 
 
 # The way back ---------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ cdef bint load_sink(Buffer* b, const uint8_t[::1] data) noexcept:
 cdef str snapshot_apply(Engine* e, Sinks* sinks, dict sections):
     """Make a fresh machine of the same options the saved one.  None, or what does not fit (field: why)."""
     cdef const uint8_t[::1] data
-    for name, buffers in fixed_sections(e) + [("registers", [bytes(ENV_IMAGE_BYTES)])]:
+    for name, buffers in fixed_sections(e) + [("registers", [bytes(ENV_IMAGE_BYTES)]), ("boundary", [b"\0"])]:
         size = len(sections.get(name, b""))
         if size != len(buffers[0]):
             return f"{name}: {size} bytes, expected {len(buffers[0])}: another version of pyx86v wrote it"
@@ -153,5 +154,5 @@ cdef str snapshot_apply(Engine* e, Sinks* sinks, dict sections):
         return "console: does not fit in memory"
     e.guest.skipped = e.world.skipped
     e.look_first = True
-    e.current[0] = &e.open_end if e.vcpu.boundary_open else &e.closed_end
+    e.current[0] = &e.open_end if sections["boundary"][0] else &e.closed_end
     return None

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machine for other Cython modules: `from pyx86v._core cimport Machine`.
+
+The structs behind the pointers are declared in engine/state.pxd, vmm/guest.pxd, cost/ledger.pxd and mmu/state.pxd.
+Read them whenever the machine does not run; a change that an engine caches (registers that derive others, memory
+with translated code, TLB contents) must go through Machine's methods.
+"""
+from libc.stdint cimport uint64_t
+from pyx86v.cost.ledger cimport Ledger
+from pyx86v.devices.sinks cimport Sinks
+from pyx86v.engine.state cimport Engine, World
+from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.vmm.guest cimport Event
+
+cdef class Machine:
+    cdef Engine* e               # e.ram, e.ops (registers), e.guest (what styles see)
+    cdef World* world            # the guest: vCPUs, devices, the style's own state
+    cdef Ledger ledger_
+    cdef Mmu* mmu
+    cdef Sinks sinks
+    cdef readonly str style, clock
+    cdef readonly uint64_t memory
+    cdef readonly dict options
+    cdef object _profile, _capsule, _error, _brand, _vendor
+    cdef list _ports, _mmio, _exit_hooks, _awaited
+    cdef bint loaded, running
+    cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1
+    cdef int _set_entry(self, dict entry) except -1
+    cdef void _refresh_paging(self) noexcept
+    cdef int _start(self) except -1
+    cdef object _run(self, max_cycles, max_instructions, max_exits, bint step)
+    cdef int _expect_stopped(self, str what) except -1
+    cdef int _expect_devices(self) except -1
+    cdef int _failed(self, error) noexcept
+    cdef int _port_event(self, Event* ev) noexcept
+    cdef int _mmio_event(self, Event* ev) noexcept
+    cdef int _exit_event(self, Event* ev) noexcept
