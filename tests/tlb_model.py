@@ -88,8 +88,11 @@ class Array:
 
 
 class Page:
-    def __init__(self, va, shift, is_global=False, dirty=True):
+    """`shift` is that of the TLB entry, `guest_shift` of the guest's page where that is larger."""
+
+    def __init__(self, va, shift, is_global=False, dirty=True, guest_shift=None):
         self.va, self.shift, self.is_global, self.dirty = va, shift, is_global, dirty
+        self.guest_shift = guest_shift or shift
 
 
 class TlbModel:
@@ -172,7 +175,7 @@ class TlbModel:
     def walk(self, va, page, write):
         page.dirty |= write
         cached = [("PDE", 21), ("PDPTE", 30), ("PML4E", 39)]
-        leaf_level = {12: 1, 21: 2, 30: 3}[page.shift]
+        leaf_level = {12: 1, 21: 2, 30: 3}[page.guest_shift]
         first = 4
         for level, (name, shift) in enumerate(cached, 2):
             key = (self.pcid, va >> shift, shift)
