@@ -1,57 +1,136 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux to boot: Debian's cloud kernel as distributed, and an initial RAM disk around a static busybox.
 
-Both packages are fetched once by apt-get into build/linux; PYX86V_VMLINUZ and PYX86V_BUSYBOX name files to use instead.
-`python tests/linux_guest.py [FOLDER]` prints the two paths.
+Both packages are fetched once by apt-get and unpacked into build/linux, never installed; PYX86V_VMLINUZ and
+PYX86V_BUSYBOX name files to use instead.  `python tests/linux_guest.py [FOLDER]` prints what the `linux` fixture gives.
 """
+import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[1] / "build" / "linux"
 KERNEL_PACKAGE, BUSYBOX_PACKAGE = "linux-image-cloud-amd64", "busybox-static"
-KERNEL_ARGS = ("console=ttyS0 noapic nolapic acpi=off pci=off nosmp tsc=reliable no_timer_check nokaslr mitigations=off panic=-1 reboot=k")
-APPLETS = ("sh", "mount", "echo", "cat", "seq", "awk", "grep", "wc", "sort", "reboot", "uname", "md5sum", "head", "dd", "sync")
+MEMORY = 256 << 20
+# No APIC, ACPI or PCI is there to be found; the clock rate is given, so that nothing is measured against the timer.
+KERNEL_ARGS = ("console=ttyS0 noapic nolapic acpi=off pci=off nosmp tsc=reliable no_timer_check tsc_early_khz=3400000 lpj=13600000 "
+               "nokaslr mitigations=off panic=-1 reboot=k")
+APPLETS = ("sh", "mount", "seq", "sort", "tail", "awk", "sha256sum", "uname", "sleep", "reboot")
+TEXT = "".join(f"line {number} of a text that both sides know\n" for number in range(200))
 INIT = """#!/bin/sh
 mount -t proc proc /proc
 echo INIT-OK
+echo "kernel $(uname -r)"
+echo "last $(seq 1 1000 | sort -rn | sort -n | tail -n 1)"
 seq 1 1000 | awk '{ s += $1 } END { print "sum", s }'
-seq 1 2000 | sort -rn | head -n 3 | wc -l
-sync
+echo "text $(sha256sum < /text)"
+sleep 0.1
 reboot -f
 """
-DIRECTORY, FILE, LINK, CHARACTER = 0o040755, 0o100755, 0o120777, 0o020600
+DIRECTORY, FILE, PROGRAM, LINK, CHARACTER = 0o040755, 0o100644, 0o100755, 0o120777, 0o020600
+LZ4_LEGACY = b"\x02\x21\x4C\x18"
 
 
 class Unavailable(Exception):
     """There is no such package here; the text says what was tried."""
 
 
+@dataclass(frozen=True)
+class Linux:
+    """What to boot, and what its console must then show."""
+    kernel: Path
+    initrd: Path
+    args: str = KERNEL_ARGS
+    memory: int = MEMORY
+
+    @property
+    def options(self):
+        """The command line's options, as a list."""
+        return ["--initrd", str(self.initrd), "--kernel-args", self.args, "--memory", str(self.memory)]
+
+    @property
+    def expected(self):
+        """The lines of INIT, by arithmetic, by the host's SHA-256 and by the name of the kernel's file."""
+        return ["INIT-OK", f"kernel {self.kernel.name.partition('-')[2]}", "last 1000", f"sum {1000 * 1001 // 2}",
+                f"text {hashlib.sha256(TEXT.encode()).hexdigest()}  -"]
+
+    def load(self, machine, kernel=None):
+        """Put it, or another kernel of the same version, into the machine, and return that."""
+        machine.load(str(kernel or self.kernel), initrd=str(self.initrd), kernel_args=self.args)
+        return machine
+
+
+def linux():
+    """The Linux of this machine's Debian, fetched when it is not there yet.  Raises Unavailable."""
+    disk = CACHE / f"{hashlib.sha256(initrd()).hexdigest()[:16]}.cpio"
+    if not disk.exists():
+        save(disk, initrd())
+    return Linux(kernel(), disk)
+
+
+def save(path, data):
+    """Write a file of the cache so that nobody sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    os.replace(file.name, path)
+
+# Packages --------------------------------------------------------------------------------------
+
+
 def fetch(package):
-    """Unpack a Debian package into CACHE/package and return that folder; a package without files leads to what it depends on."""
+    """Unpack a Debian package into CACHE/package, beside a file VERSION, and return that folder."""
     folder = CACHE / package
-    if folder.exists():
+    if (folder / "VERSION").exists():
         return folder
-    if not shutil.which("apt-get"):
-        raise Unavailable(f"{package}: needs apt-get")
-    if package == KERNEL_PACKAGE:
-        depends = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True).stdout.split()
-        name = next((word for word in depends if word.startswith("linux-image-") and word != package), None)
-    else:
-        name = package
-    work = CACHE / f"{package}.part"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    done = subprocess.run(["apt-get", "download", "-qq", str(name)], cwd=work, capture_output=True, text=True)
-    archives = list(work.glob("*.deb"))
-    if done.returncode or not archives:
-        raise Unavailable(f"{package}: apt-get download {name} failed: {' '.join(done.stderr.split())}")
-    subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(work)], check=True)
-    archives[0].unlink()
-    work.rename(folder)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix=package) as work:
+        archive = download(package, Path(work))
+        target = Path(work) / "unpacked"
+        run("dpkg-deb", "-x", str(archive), str(target))
+        (target / "VERSION").write_text(run("dpkg-deb", "-W", str(archive)).replace("\t", " "))
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            target.rename(folder)
+        except OSError:                                 # somebody else was faster
+            if not (folder / "VERSION").exists():
+                raise
     return folder
+
+
+def download(package, folder):
+    """The .deb of `package`, or of the one it stands for, in `folder`."""
+    run("apt-get", "download", "-qq", real_name(package), cwd=folder)
+    archives = list(folder.glob("*.deb"))
+    if len(archives) != 1:
+        raise Unavailable(f"{package}: apt-get download left {len(archives)} files")
+    return archives[0]
+
+
+def real_name(package):
+    """A package that only depends on the current kernel leads to that kernel."""
+    if package != KERNEL_PACKAGE:
+        return package
+    names = [line.split()[-1] for line in run("apt-cache", "depends", package).splitlines() if "Depends: linux-image-" in line]
+    if not names:
+        raise Unavailable(f"{package}: apt-cache knows no kernel of this name (needs Debian and apt-get update)")
+    return names[0]
+
+
+def run(*command, cwd=None):
+    """The command's output; Unavailable with its error when it fails."""
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    except OSError as error:
+        raise Unavailable(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise Unavailable(f"{' '.join(command)}: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 def kernel():
@@ -66,6 +145,13 @@ def busybox():
     return Path(named) if named else next(path for path in fetch(BUSYBOX_PACKAGE).rglob("bin/busybox") if path.is_file())
 
 
+def versions():
+    """["package version"] of what was unpacked."""
+    return sorted(path.read_text().strip() for path in CACHE.glob("*/VERSION"))
+
+# The initial RAM disk --------------------------------------------------------------------------
+
+
 def entry(number, name, mode, data=b"", device=(0, 0)):
     """One member of a cpio archive in the newc format (kernel: Documentation/driver-api/early-userspace/buffer-format.rst)."""
     name = name.encode() + b"\0"
@@ -76,15 +162,70 @@ def entry(number, name, mode, data=b"", device=(0, 0)):
 
 def initrd(init=INIT):
     """The bytes of an initial RAM disk whose /init is the shell script `init`; the same for the same busybox."""
-    members = [(name, DIRECTORY) for name in ("bin", "dev", "proc", "tmp")]
-    members += [("dev/console", CHARACTER, b"", (5, 1)), ("bin/busybox", FILE, busybox().read_bytes()), ("init", FILE, init.encode())]
+    members = [(name, DIRECTORY) for name in ("bin", "dev", "proc")]
+    members += [("dev/console", CHARACTER, b"", (5, 1)), ("bin/busybox", PROGRAM, busybox().read_bytes())]
     members += [(f"bin/{applet}", LINK, b"busybox") for applet in APPLETS]
+    members += [("init", PROGRAM, init.encode()), ("text", FILE, TEXT.encode())]
     archive = b"".join(entry(number, *member) for number, member in enumerate(members, 1)) + entry(0, "TRAILER!!!", 0)
     return archive + bytes(-len(archive) % 512)
 
+# The kernel without its wrapping ---------------------------------------------------------------
+
+
+def vmlinux():
+    """Path of the ELF file inside the bzImage (boot.rst: payload_offset, payload_length).  Unavailable: not LZ4."""
+    packed = kernel()
+    path = CACHE / f"vmlinux-{packed.name.partition('-')[2]}"
+    if not path.exists():
+        data = packed.read_bytes()
+        start = (data[0x1F1] + 1) * 512 + struct.unpack_from("<I", data, 0x248)[0]
+        payload = data[start:start + struct.unpack_from("<I", data, 0x24C)[0]]
+        if not payload.startswith(LZ4_LEGACY):
+            raise Unavailable(f"{packed}: payload: starts with {payload[:4].hex()}, expected LZ4's legacy frame")
+        save(path, unpack_lz4(payload[4:-4]))           # the last four bytes are the size
+    return path
+
+
+def unpack_lz4(data):
+    """LZ4 blocks, each behind its size (lz4: doc/lz4_Frame_format.md, legacy frame)."""
+    parts, at = [], 0
+    while at + 4 <= len(data):
+        size = struct.unpack_from("<I", data, at)[0]
+        parts.append(unpack_lz4_block(data[at + 4:at + 4 + size]))
+        at += 4 + size
+    return b"".join(parts)
+
+
+def unpack_lz4_block(data):
+    """Sequences of literals and a match (lz4: doc/lz4_Block_format.md)."""
+    out, at, end = bytearray(), 0, len(data)
+    while at < end:
+        token = data[at]
+        count, at = length(data, at + 1, token >> 4)
+        out += data[at:at + count]
+        at += count
+        if at >= end:
+            break                                       # the last sequence has no match
+        offset = data[at] | data[at + 1] << 8
+        count, at = length(data, at + 2, token & 15)
+        count += 4
+        start = len(out) - offset
+        match = out[start:start + count]
+        out += (match * (count // offset + 1))[:count] if offset < count else match
+    return bytes(out)
+
+
+def length(data, at, count):
+    """(length, where it ends): 15 goes on in the next bytes, up to one that is not 255."""
+    if count == 15:
+        while data[at] == 255:
+            count, at = count + 255, at + 1
+        count, at = count + data[at], at + 1
+    return count, at
+
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else CACHE
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "initrd.cpio").write_bytes(initrd())
-    print(kernel(), target / "initrd.cpio")
+    guest = linux()
+    if len(sys.argv) > 1:
+        guest = Linux(Path(shutil.copy(guest.kernel, sys.argv[1])), Path(shutil.copy(guest.initrd, sys.argv[1])))
+    print(*versions(), guest.kernel, guest.initrd, guest.args, sep="\n")

@@ -6,7 +6,6 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-import linux_guest
 from pyx86v import boot
 from pyx86v.cli import guests
 
@@ -56,12 +55,8 @@ def test_bundled_guests(name):
 
 
 @pytest.mark.linux
-def test_debian_kernel_finds_its_command_line():
-    try:
-        kernel = linux_guest.kernel()
-    except linux_guest.Unavailable as reason:
-        pytest.skip(str(reason))
-    image = boot.load(kernel, 256 << 20, "earlyprintk=serial,ttyS0,115200 nokaslr")
+def test_debian_kernel_finds_its_command_line(linux):
+    image = boot.load(linux.kernel, 256 << 20, "earlyprintk=serial,ttyS0,115200 nokaslr")
     expected = b"KASLR disabled: 'nokaslr' on cmdline."
     console, _ = run_flat32(image, 256 << 20, until=expected)
     assert console.endswith(expected)
