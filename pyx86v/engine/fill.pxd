@@ -41,7 +41,10 @@ cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
             gva = t.evicted[i].gva
             if gva >> 47:
                 gva |= 0xffff000000000000ULL
-            tlb_flush_page_x86_64(e.cpu, gva)
+            if t.evicted[i].side == SIDE_D:
+                soft_drop(e.env, gva)
+            else:
+                tlb_flush_page_x86_64(e.cpu, gva)
 
 cdef inline void frame_drop_code(Engine* e, uint64_t frame) noexcept nogil:
     """Forget the translated code of a frame and every mapping that could run it."""

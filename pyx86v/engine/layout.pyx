@@ -100,6 +100,28 @@ cdef str check_translator(uc_engine* uc):
     return None
 
 
+cdef str check_soft_tlb(uc_engine* uc, char* cpu):
+    """Enter a page for one mmu_idx, find it, drop it; its count of entries must come back."""
+    cdef char* env = cpu_env(cpu)
+    cdef uint64_t page = 0x7000123000
+    cdef uint64_t used, mask
+    cdef int idx
+    for idx in range(N_MMU_IDX):
+        mask = env_u64(env, TLB_FAST + idx * TLB_FAST_BYTES)[0]
+        if mask & 63 or not 64 <= mask < <uint64_t>1 << 32 or not plausible((<void**>(env + TLB_FAST + idx * TLB_FAST_BYTES + 8))[0]):
+            return "soft TLB"
+        used = env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0]
+        tlb_set_page_x86_64(cpu, page, 0x10000, 3, idx, 4096)
+        if not env_u16(env, TLB_DIRTY)[0] & (1 << idx) or not soft_entry_is(soft_entry(env, idx, page), page) or \
+                env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0] != used + 1:
+            return f"soft TLB, index {idx}"
+        soft_drop(env, page)
+        if soft_entry_is(soft_entry(env, idx, page), page) or \
+                env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0] != used:
+            return f"soft TLB, index {idx}"
+    return None
+
+
 cdef int SEEN_SIZE = 0, SEEN_COUNT = 0, SEEN_CFLAGS = 0
 
 
@@ -150,7 +172,7 @@ def first_mismatch():
         cpu = uc_cpu(uc)
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
-        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
+        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc) or check_soft_tlb(uc, cpu)
                 or check_tables(uc, cpu_env(cpu)))
     finally:
         uc_close(uc)
