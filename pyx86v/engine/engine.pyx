@@ -226,6 +226,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     grant(e, grant_until(e, pending or e.breakpoint_count != 0))
     if r.flags & REC_STRADDLE:
         e.look_first = True
+        if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
+            tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)       # block lies: forget that, to look again
         grant(e, 0)
     e.budget[0] -= r.true_cost
 
