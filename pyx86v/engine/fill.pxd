@@ -19,6 +19,7 @@ from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport spend
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
+from pyx86v.engine.softtlb cimport soft_drop, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.invalidate cimport mmu_mov_cr3
@@ -41,7 +42,7 @@ cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
             gva = t.evicted[i].gva
             if gva >> 47:
                 gva |= 0xffff000000000000ULL
-            if t.evicted[i].side == SIDE_D:
+            if t.evicted[i].side == SIDE_D and not e.portable:
                 soft_drop(e.env, gva)
             else:
                 tlb_flush_page_x86_64(e.cpu, gva)
@@ -269,6 +270,10 @@ cdef inline void fault_of_block(Engine* e, gva_t va) noexcept nogil:
 cdef inline gva_t linear_of(Engine* e, uint64_t eip) noexcept nogil:
     return eip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + eip) & 0xffffffffULL
 
+cdef inline bint fill_is_plain(Engine* e, int prot) noexcept nogil:
+    """May the page go into the soft TLB without the engine's help?  It watches stores to pages that may execute."""
+    return not e.portable and prot & (PROT_W | PROT_X) != PROT_W | PROT_X
+
 cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:
     """CPUClass.tlb_fill.  Either installs a translation or leaves through the guest's #PF (longjmp)."""
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
@@ -284,7 +289,10 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
             prot = fill_fetch(e, &t, page, mmu_idx)
         else:
             prot = fill_data(e, &t, va, size, access, mmu_idx, &bytes)
-        tlb_set_page_x86_64(cpu, page, t.hpa, prot, mmu_idx, bytes)
+        if bytes == PAGE_SIZE and fill_is_plain(e, prot):
+            soft_set(e.env, page, t.hpa, <char*>e.ram.base, prot, mmu_idx, t.fresh and access != ACCESS_FETCH)
+        else:
+            tlb_set_page_x86_64(cpu, page, t.hpa, prot, mmu_idx, bytes)
         return True
     if status == XLAT_NO_RAM:
         if access == ACCESS_FETCH:           # nothing answers: the processor reads all ones

@@ -7,7 +7,6 @@ and finding them here; a mismatch is one clear ImportError.  Offsets are those o
 x86-64 wheel.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memset
 from pyx86v.engine.uc cimport uc_engine
 
 cdef extern from *:
@@ -159,18 +158,21 @@ cdef enum:                     # hflags
     HF_GUEST = 1 << 21
     HF2_GIF = 1
 
-cdef enum:                     # the soft TLB, in front of CPUX86State
-    TLB_FAST = -0x40           # per mmu_idx: mask of the table's size, pointer to it
-    TLB_FAST_BYTES = 16
-    TLB_DIRTY = -0x890         # u16: mmu_idx that hold anything
-    TLB_DESC = -0x870          # per mmu_idx
-    TLB_DESC_BYTES = 0x2b8
-    TLB_DESC_USED = 0x20       # entries in use
-    TLB_DESC_VICTIMS = 0x30    # eight entries
-    TLB_VICTIMS = 8
-    TLB_ENTRY_SHIFT = 6        # an entry's bytes: read, write and code address, then the rest
-    N_MMU_IDX = 3
-    TLB_INVALID = 0x800        # flag in an entry's address
+cdef enum:                     # CPUTLB, below CPUX86State
+    ENV_SOFT_DIRTY = -0x890    # u16: privileges that have entries
+    ENV_SOFT_DESC = -0x870     # CPUTLBDesc of each privilege
+    SOFT_DESC_SIZE = 0x2b8
+    SOFT_USED = 0x20           # n_used_entries
+    SOFT_VICTIMS_USED = 0x28   # vindex
+    SOFT_VICTIMS = 0x30        # vtable
+    SOFT_VICTIM_IOTLB = 0x230
+    SOFT_IOTLB = 0x2b0         # pointer to an array beside the table
+    SOFT_IOTLB_SIZE = 16
+    SOFT_VICTIM_ENTRIES = 8
+    ENV_SOFT_TABLE = -0x40     # CPUTLBDescFast of each privilege: mask, table
+    SOFT_TABLE_SIZE = 16
+    SOFT_MODES = 3
+    SOFT_NO_ATTRIBUTES = 1     # MEMTXATTRS_UNSPECIFIED
 
 cdef enum:                     # TCGContext
     TCG_HELPER_TABLE = 0x98e0
@@ -218,38 +220,3 @@ cdef inline uint16_t* env_u16(char* env, int offset) noexcept nogil:
 cdef inline EnvSegment* env_segment(char* env, int seg) noexcept nogil:
     """ES CS SS DS FS GS LDTR TR in the order of arch/regs.pxd; 8 GDTR, 9 IDTR."""
     return <EnvSegment*>(env + ENV_SEGS + 24 * seg)
-
-cdef inline bint soft_entry_is(const uint64_t* entry, uint64_t page) noexcept nogil:
-    """Does a soft-TLB entry translate this page, for reading, writing or fetching?"""
-    cdef uint64_t mask = ~<uint64_t>0xfff | TLB_INVALID
-    return entry[0] & mask == page or entry[1] & mask == page or entry[2] & mask == page
-
-cdef inline void soft_drop(char* env, uint64_t page) noexcept nogil:
-    """Drop one page from the soft TLB, but not the translated code that was found through it.
-
-    What tlb_flush_page does without its walk over the cache of jump targets: for a page that only the data side
-    lost.  A quarter of the time of a modelled miss.
-    """
-    cdef uint32_t dirty = env_u16(env, TLB_DIRTY)[0]
-    cdef uint64_t* entry
-    cdef char* desc
-    cdef int idx, i
-    for idx in range(N_MMU_IDX):
-        if not dirty & (1 << idx):
-            continue
-        desc = env + TLB_DESC + idx * TLB_DESC_BYTES
-        entry = soft_entry(env, idx, page)
-        if soft_entry_is(entry, page):
-            memset(entry, 0xff, 1 << TLB_ENTRY_SHIFT)
-            env_u64(desc, TLB_DESC_USED)[0] -= 1
-        for i in range(TLB_VICTIMS):
-            entry = <uint64_t*>(desc + TLB_DESC_VICTIMS + (i << TLB_ENTRY_SHIFT))
-            if soft_entry_is(entry, page):
-                memset(entry, 0xff, 1 << TLB_ENTRY_SHIFT)
-                env_u64(desc, TLB_DESC_USED)[0] -= 1
-
-cdef inline uint64_t* soft_entry(char* env, int idx, uint64_t page) noexcept nogil:
-    """The place of a page in the table of one mmu_idx."""
-    cdef uint64_t mask = env_u64(env, TLB_FAST + idx * TLB_FAST_BYTES)[0]
-    cdef char* table = (<char**>(env + TLB_FAST + idx * TLB_FAST_BYTES + 8))[0]
-    return <uint64_t*>(table + (((page >> 12) & (mask >> TLB_ENTRY_SHIFT)) << TLB_ENTRY_SHIFT))

@@ -6,6 +6,7 @@ Runs once, at import.  A mismatch is an ImportError that names the versions, nev
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_slot
 from pyx86v.engine.uc cimport *
 
 WANTED = (2, 1)
@@ -100,26 +101,39 @@ cdef str check_translator(uc_engine* uc):
     return None
 
 
+cdef bint holds(const SoftEntry* s, uint64_t page, const unsigned char* host) noexcept:
+    """Is it the entry of `page`, which the memory at `host` backs, for loads and fetches?"""
+    return s.read == page and s.code == page and s.write == EMPTY and s.paddr == 0x10000 and s.addend + page == <uintptr_t>host
+
+
 cdef str check_soft_tlb(uc_engine* uc, char* cpu):
-    """Enter a page for one mmu_idx, find it, drop it; its count of entries must come back."""
+    """Two pages that share a slot go into the third privilege's table; the first moves to the victims and is dropped there."""
     cdef char* env = cpu_env(cpu)
-    cdef uint64_t page = 0x7000123000
-    cdef uint64_t used, mask
-    cdef int idx
-    for idx in range(N_MMU_IDX):
-        mask = env_u64(env, TLB_FAST + idx * TLB_FAST_BYTES)[0]
-        if mask & 63 or not 64 <= mask < <uint64_t>1 << 32 or not plausible((<void**>(env + TLB_FAST + idx * TLB_FAST_BYTES + 8))[0]):
-            return "soft TLB"
-        used = env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0]
-        tlb_set_page_x86_64(cpu, page, 0x10000, 3, idx, 4096)
-        if not env_u16(env, TLB_DIRTY)[0] & (1 << idx) or not soft_entry_is(soft_entry(env, idx, page), page) or \
-                env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0] != used + 1:
-            return f"soft TLB, index {idx}"
-        soft_drop(env, page)
-        if soft_entry_is(soft_entry(env, idx, page), page) or \
-                env_u64(env + TLB_DESC + idx * TLB_DESC_BYTES, TLB_DESC_USED)[0] != used:
-            return f"soft TLB, index {idx}"
-    return None
+    cdef char* desc = env + ENV_SOFT_DESC + 2 * SOFT_DESC_SIZE
+    cdef uint64_t* fast = env_u64(env, ENV_SOFT_TABLE + 2 * SOFT_TABLE_SIZE)
+    cdef uint64_t page = 0x10000, other = page + ((fast[0] // sizeof(SoftEntry) + 1) << 12)
+    cdef SoftEntry* victim = <SoftEntry*>(desc + SOFT_VICTIMS)
+    cdef unsigned char* host
+    cdef uint64_t* iotlb
+    if fast[0] & 63 or not 0 < fast[0] < 1 << 30 or not plausible(<void*>fast[1]) or not plausible((<void**>(desc + SOFT_IOTLB))[0]):
+        return "CPUTLB"
+    tlb_flush_x86_64(cpu)
+    tlb_set_page_x86_64(cpu, page, 0x10000, 5, 2, 4096)
+    iotlb = <uint64_t*>((<char**>(desc + SOFT_IOTLB))[0] + SOFT_IOTLB_SIZE * (page >> 12 & fast[0] // sizeof(SoftEntry)))
+    host = <unsigned char*><uintptr_t>(soft_slot(env, 2, page).addend + page)
+    if not plausible(host) or host[3] != 0xf4 or not holds(soft_slot(env, 2, page), page, host):
+        return "CPUTLBEntry"
+    if iotlb[0] != 0 - page or <uint32_t>iotlb[1] != SOFT_NO_ATTRIBUTES:
+        return "CPUIOTLBEntry"
+    if env_u64(desc, SOFT_USED)[0] != 1 or env_u64(desc, SOFT_VICTIMS_USED)[0] or env_u16(env, ENV_SOFT_DIRTY)[0] != 1 << 2:
+        return "CPUTLBDesc"
+    tlb_set_page_x86_64(cpu, other, 0x10000, 5, 2, 4096)
+    if not holds(soft_slot(env, 2, other), other, host) or not holds(victim, page, host) or env_u64(desc, SOFT_VICTIMS_USED)[0] != 1:
+        return "CPUTLBDesc.vtable"
+    if env_u64(desc, SOFT_VICTIM_IOTLB)[0] != 0 - page or env_u64(desc, SOFT_USED)[0] != 1:
+        return "CPUTLBDesc.viotlb"
+    tlb_flush_page_x86_64(cpu, page)
+    return None if victim.read == EMPTY and victim.code == EMPTY else "tlb_flush_page"
 
 
 cdef int SEEN_SIZE = 0, SEEN_COUNT = 0, SEEN_CFLAGS = 0
@@ -172,8 +186,8 @@ def first_mismatch():
         cpu = uc_cpu(uc)
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
-        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc) or check_soft_tlb(uc, cpu)
-                or check_tables(uc, cpu_env(cpu)))
+        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
+                or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu))
     finally:
         uc_close(uc)
 

@@ -328,6 +328,7 @@ cdef inline void clear(Translation* out) noexcept nogil:
     out.source = FROM_NOWHERE
     out.drop = DROP_NOTHING
     out.n_evicted = 0
+    out.fresh = 0
 
 # ---------------------------------------------------------------- translate
 
@@ -378,6 +379,7 @@ cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const Pagi
         m.count.rewalks += 1
         return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, index, level_find(m, ROUTE_L2 + side, gva), out)
     m.count.l1_misses[side] += 1
+    out.fresh = 1
     index = level_find(m, ROUTE_L2 + side, gva)
     if index < 0:
         m.count.walks[side] += 1

@@ -126,7 +126,7 @@ ctypedef struct Translation:
     uint8_t source       # XlatSource
     uint8_t drop         # Drop: set on a page fault or EPT violation that dropped entries
     uint32_t n_evicted   # 0 or 1
-    uint32_t pad
+    uint32_t fresh       # 1: the first level held nothing at the address
     Evicted evicted[2]
 
 cdef inline int paging_mode(uint64_t cr0, uint64_t cr4, uint64_t efer) noexcept nogil:
