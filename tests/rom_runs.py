@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bundled ROMs on the machine: each combination runs once a session, and what it left is kept."""
+"""Bundled ROMs on the machine: each combination runs once a session, and what it left is kept.  Guests of the tests' own."""
 import functools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from pyx86v import Machine
 from pyx86v.cli import guests
+from test_roms_qemu import ROMS, build
 
 HEADS = {rom["name"]: rom for rom in guests.manifest()}
 RESULTS = ("instructions", "cycles", "units", "ledger", "ledger_units", "exits", "tlb", "walks", "events", "console", "report")
@@ -13,10 +18,28 @@ LIMIT = 2_000_000_000            # instructions or instruction cycles; no ROM co
 
 
 def machine_for(name, path=None, **options):
-    """A machine with a bundled ROM, or another build of it, in place."""
-    machine = Machine(memory=int(HEADS[name]["memory"].rstrip("M")) << 20, **options)
+    """A machine with a bundled ROM, or the guest at `path`, in place."""
+    memory = HEADS[name]["memory"] if name in HEADS else "64M"
+    machine = Machine(**{"memory": int(memory.rstrip("M")) << 20, **options})
     machine.load(path or guests.image(name))
     return machine
+
+
+def build_guests(folder, changes):
+    """{name: image} of guests of tests/guests or roms/, changed: {name: [(file, text, its replacement)]}."""
+    roms, out = folder / "roms", folder / "images"
+    shutil.copytree(ROMS / "lib", roms / "lib")
+    for name, edits in changes.items():
+        own = Path(__file__).parent / "guests" / name
+        shutil.copytree(own if own.exists() else ROMS / name, roms / name)
+        for file, old, new in edits:
+            text = (roms / name / file).read_text()
+            assert text.count(old) == 1, (name, old)
+            (roms / name / file).write_text(text.replace(old, new))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "HERE", roms)
+        build.build_all(out, changes)
+    return {name: out / f"{name}.elf" for name in changes}
 
 
 @functools.cache
@@ -55,9 +78,9 @@ class Phases:
         return found
 
 
-def phases_of(name, **options):
+def phases_of(name, path=None, **options):
     """({phase: counts}, machine) of a whole run."""
-    machine = machine_for(name, **options)
+    machine = machine_for(name, path, **options)
     phases = Phases(machine)
     stop = machine.run(max_instructions=LIMIT)
     assert (stop.reason.value, stop.status) == ("exit", 0), (stop, machine.console)

@@ -57,24 +57,20 @@ class Lookups(TlbModel):
         self.tables, self.nested = tables, nested
         self.tag = UNPAGED
         self.nested_dirty = set()
-
-    def held(self, array, va):
-        """The key under which an array translates `va`, or None."""
-        if array.sets:
-            for shift in SUFFIX:
-                for tag in (self.tag, "global"):
-                    if (tag, va >> shift, shift) in array.flags:
-                        return tag, va >> shift, shift
-        return None
+        whole = config.get("large_whole")
+        self.places = {side: [(self.array[f"{side}_4K" if whole else f"{side}_{size}"].flags, shift) for shift, size in SUFFIX.items()]
+                       for side in "ID"}             # where a translation of either size can be
 
     def touch(self, va, side, write):
         """One access to one page."""
-        if self.tag == UNPAGED and not self.nested:
+        tag = self.tag
+        if tag == UNPAGED and not self.nested:
             return
-        for name in ("4K", "2M", "1G"):
-            array = self.array[f"{side}_{name}"]
-            key = self.held(array, va)
-            if key and (array.flags[key] or not write):
+        for flags, shift in self.places[side]:
+            dirty = flags.get((tag, va >> shift, shift))
+            if dirty is None:
+                dirty = flags.get(("global", va >> shift, shift))
+            if dirty or dirty is not None and not write:
                 return
         self.access(va, side, self.page(va), write)
 

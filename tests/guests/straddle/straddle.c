@@ -16,7 +16,7 @@
 #define FRAMES   0x1000000ull
 #define PAGES    48
 #define LARGE    6
-#define STEPS    3000
+#define STEPS    1500
 
 extern u8 straddle_code[];
 static u32 seed = 1;
