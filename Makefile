@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # make demo    build everything and compare one bundled guest, native against VT-x with EPT
 # make test    build everything and run the suite;  make test-quick leaves out what takes minutes
-# make bench   measure the speed of the machine beside plain Unicorn and QEMU
+# make bench   measure the speed of the machine beside plain Unicorn and QEMU; writes bench/RESULTS.md
 PYTHON ?= python3
 GUEST  ?= ptestorm
 VENV   := .venv
@@ -22,7 +22,9 @@ test-quick: build
 	$(BIN)/python -m pytest -m quick
 
 bench: build
-	$(BIN)/python -m pytest bench --benchmark-only
+	$(BIN)/python -m pytest bench -o pythonpath='tests bench' --benchmark-only --benchmark-timer=time.thread_time \
+	  --benchmark-json=bench/results.json
+	$(BIN)/python bench/report.py
 
 build: $(VENV)/built
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How fast the machine is, beside plain Unicorn and QEMU.  `make bench` runs this and bench/report.py.
+
+Every measurement takes its turns with what it is compared to, and the best of the rounds counts.  Times are those
+of the thread (`--benchmark-timer=time.thread_time`): on an idle machine the wall time, on a busy one what
+the wall time would be if the machine were idle.  Creating a machine and loading it is not in them, translating is.
+Each benchmark leaves in `extra_info`: table, name, value, unit, target ("at least" or "at most", number) and notes.
+"""
+import os
+import statistics
+import time
+
+import pytest
+
+import linux_guest
+from plain import Plain
+from pyx86v import Machine
+from subjects import EVENTS, QEMU, ROUNDS, compute_roms, micro, qemu_linux, rom
+
+TURNS = int(os.environ.get("PYX86V_BENCH_TURNS", 5))
+HOOKED = 200_000                # instructions that the Python hook counts
+RATIO = {"inline": ("at least", 0.8), "portable": None}     # the portable engine's target is for the mean only
+PER_MISS = {"native": ("at most", 170), "vmx+ept": ("at most", 200)}
+
+
+def machine(path, style="native", engine="inline", **options):
+    made = Machine(style=style, engine=engine, **options)
+    made.load(path)
+    return made
+
+
+def in_turns(benchmark, make, other=lambda: 0, turns=TURNS):
+    """Run the machines that make() gives, each after a turn of other().
+
+    Returns the last machine, the seconds of each run and what other() gave.
+    """
+    theirs, last = [], []
+
+    def setup():
+        theirs.append(other())
+        last[:] = [make()]
+
+    benchmark.pedantic(lambda: last[0].run(), setup=setup, rounds=turns)
+    return last[0], list(benchmark.stats.stats.data), theirs
+
+
+def note(benchmark, table, name, value, unit, target=None, **notes):
+    benchmark.extra_info.update(table=table, name=name, value=value, unit=unit, target=target, notes=notes)
+
+
+@pytest.fixture(scope="session")
+def seen():
+    """{ROM: (instructions, cycles, console, digest)}: both engines must give the same."""
+    return {}
+
+
+@pytest.mark.parametrize("engine", RATIO)
+@pytest.mark.parametrize("name", compute_roms())
+def test_compute(benchmark, seen, name, engine):
+    plain = []
+
+    def other():
+        plain[:] = [Plain(rom(name))]
+        return plain[0].run()
+
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(rom(name), engine=engine), other)
+    assert ours.console == bytes(plain[0].console) and plain[0].status == 0
+    result = ours.instructions, ours.cycles, ours.console, ours.digest()
+    assert seen.setdefault(name, result) == result
+    note(benchmark, f"compute, {engine}", name, min(theirs) / min(mine), "x plain Unicorn", RATIO[engine],
+         median=statistics.median(t / m for t, m in zip(theirs, mine)), plain_mips=ours.instructions / min(theirs) / 1e6,
+         mips=ours.instructions / min(mine) / 1e6, instructions=ours.instructions)
+
+
+@pytest.mark.parametrize("style", PER_MISS)
+def test_tlb_miss(benchmark, style):
+    def other():
+        return Plain(rom("tlbworst")).run()
+
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(rom("tlbworst"), style), other)
+    first = ours.tlb["l1d_misses"] + ours.tlb["l1i_misses"]
+    note(benchmark, "TLB misses", style, min(mine) * 1e9 / first, "ns a miss", PER_MISS[style],
+         median=statistics.median(mine) * 1e9 / first, misses=first, per_1000=first * 1000 / ours.instructions,
+         walks=ours.walks["count"], ns_a_walk=min(mine) * 1e9 / ours.walks["count"], plain_ns_a_miss=min(theirs) * 1e9 / first)
+
+
+def test_python_hook(benchmark):
+    def other():
+        plain = Plain(rom("branchy"))
+        plain.count_in_python(HOOKED)
+        return plain.run() / plain.instructions
+
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(rom("branchy")), other)
+    note(benchmark, "against a Python UC_HOOK_CODE counter", "branchy", min(theirs) / (min(mine) / ours.instructions), "times as fast",
+         ("at least", 50), hook_ns=min(theirs) * 1e9, ns=min(mine) * 1e9 / ours.instructions)
+
+
+@pytest.mark.parametrize("style", PER_MISS)
+@pytest.mark.parametrize("event", EVENTS[1:])
+def test_event(benchmark, event, style):
+    """What one event takes, beyond the loop around it."""
+    def other():
+        empty = machine(micro("nothing"), style)
+        start = time.thread_time()
+        empty.run()
+        return time.thread_time() - start
+
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other)
+    assert ours.instructions >= 3 * ROUNDS
+    note(benchmark, "events", f"{event}, {style}", (min(mine) - min(theirs)) * 1e9 / ROUNDS, "ns", exits=sum(e["count"] for e in ours.exits.values()))
+
+
+@pytest.mark.skipif(not QEMU, reason="qemu-system-x86_64 missing: apt install qemu-system-x86")
+@pytest.mark.parametrize("style", PER_MISS)
+def test_linux(benchmark, style):
+    try:
+        linux = linux_guest.linux()
+    except linux_guest.Unavailable as reason:
+        pytest.skip(str(reason))
+
+    def other():
+        runs = qemu_linux(linux), qemu_linux(linux, "-icount", "shift=0")
+        assert all(linux.expected[0].encode() in console for _, _, console in runs)
+        return [cpu for _, cpu, _ in runs]
+
+    def make():
+        return linux.load(Machine(style=style, memory=linux.memory))
+
+    ours, mine, theirs = in_turns(benchmark, make, other, max(2, TURNS // 2))
+    assert linux.expected[0].encode() in ours.console
+    tcg, icount = (min(column) for column in zip(*theirs))
+    note(benchmark, "Linux to its end", style, min(mine) / tcg, "x QEMU's time", ("at most", 1.4) if style == "native" else None,
+         seconds=min(mine), qemu_seconds=tcg, icount_seconds=icount, times_icount=min(mine) / icount, mips=ours.instructions / min(mine) / 1e6)
