@@ -106,10 +106,10 @@ cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     if pending or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
             e.ledger.total >= e.poll_units:              # passed while an event was handled
         return 0
-    if e.poll_units - e.ledger.total < left:
-        left = e.poll_units - e.ledger.total
     if e.guest.clock_instructions:
-        left = left // MAX_INSN_UNITS
+        left = left // MAX_INSN_UNITS        # the grant's cap alone polls often enough
+    elif e.poll_units - e.ledger.total < left:
+        left = e.poll_units - e.ledger.total
     if insns < left:
         left = insns
     if e.due != NEVER:
