@@ -5,7 +5,7 @@
     >>> m = Machine(style="vmx+ept")
     >>> m.load("hello.elf")
     >>> m.run().reason
-    <StopReason.EXIT: 0>
+    <StopReason.EXIT: 'exit'>
 """
 import ctypes
 import importlib.util
@@ -13,10 +13,10 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyx86v._core import Machine, Stop, StopReason
+    from pyx86v._core import Machine, SnapshotError, Stop, StopReason
 
 __version__ = "0.1.0"
-__all__ = ["Machine", "Stop", "StopReason"]
+__all__ = ["Machine", "SnapshotError", "Stop", "StopReason"]
 
 
 def _preload(package, library):

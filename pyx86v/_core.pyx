@@ -17,14 +17,14 @@ import pkgutil
 from collections import namedtuple
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger, N_CAUSES
-from pyx86v.devices.platform cimport Platform, platform_init
+from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport Sinks, buffer_append, sinks_free, sinks_init
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
@@ -41,6 +41,8 @@ from pyx86v.cost.ledger import Cause
 from pyx86v.cost.profile import load_profile
 from pyx86v.engine.layout import verify
 from pyx86v.snapshot import SnapshotError
+
+__all__ = ["LARGEST_MEMORY", "Machine", "SnapshotError", "Stop", "StopReason", "styles"]
 
 verify()
 
@@ -607,15 +609,12 @@ cdef class Machine:
         h.update(engine_fpu_image(self.e))
         return h.hexdigest()
 
-    def _fpu_image(self):
-        return engine_fpu_image(self.e)
-
     # -- breakpoints, devices, hooks ---------------------------------------------------------
 
     def add_breakpoint(self, address):
         """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.  ValueError beyond 64 of them."""
         if not engine_breakpoint(self.e, address, True):
-            raise ValueError(f"breakpoint: more than {MAX_BREAKPOINTS}")
+            raise ValueError(f"breakpoint: {address:#x} is one too many, expected at most {MAX_BREAKPOINTS}")
 
     def remove_breakpoint(self, address):
         """Undo add_breakpoint.  KeyError when there is none."""
@@ -655,7 +654,8 @@ cdef class Machine:
     def on_exit(self, hook):
         """Call hook(kind, rip, value) after each sensitive event has been handled; True stops the run.
 
-        kind is a name such as "cpuid", "cr_write", "port_out"; value is the event's, as 0xF4's byte of a port_out.
+        kind is a name such as "cpuid", "cr_write", "port_out"; value is the event's own: what a
+        port_out writes, the new value of a cr_write, 0 where there is none.
 
             m.on_exit(lambda kind, rip, value: print(kind, hex(rip)))
         """
