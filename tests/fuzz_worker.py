@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROMS = Path(_core.__file__).resolve().parent / "_roms"
 MEMORY = 4 << 20
 CYCLES = 300_000              # limit of a guest
+SAME = {"max_instructions": 20_000, "max_cycles": 1000 * CYCLES}     # what ends under every style at the same place
 CPU_SECONDS = 5                 # processor time of a guest: beyond it the run counts as hung
 FILLERS = (b"\x0f\x0b", b"\xf4\xf4", b"\xcc\xcc", b"\0\0", b"\xff\xff")   # of memory that the image leaves: UD2, HLT, INT3 ...
 PROFILES = ("skylake", "p4-672", "core2", "nehalem", "zen")
@@ -32,7 +33,7 @@ PROFILES = ("skylake", "p4-672", "core2", "nehalem", "zen")
 # Where the frame's parts lie (fuzz_guest.S); the payload is reached with 16-bit addresses and segment 0x2000.
 BASE, GDT, IDT, IVT, TSS, TSS_2, LDT = 0x10000, 0x12000, 0x13000, 0x14000, 0x15000, 0x16000, 0x17000
 TABLES = 0x18000                # ten pages of paging structures
-PAYLOAD, SCRATCH = 0x30000, 0x40000
+PAYLOAD, LOAD_END, SCRATCH = 0x30000, 0x38000, 0x40000
 (LOAD_TABLES, LOAD_SEGMENTS, LOAD_LDT, LOAD_TR, LOAD_CR4, LOAD_EFER, LOAD_CR0, REAL_MODE, LONG_MODE, LONG_TR) = (1 << i for i in range(10))
 ESSENTIAL = (*range(BASE >> 12, PAYLOAD + 0x1000 >> 12), *range(SCRATCH >> 12, SCRATCH + 0x8000 >> 12))   # pages always mapped
 CODE32, DATA32, CODE64, DATA64, CODE16, DATA16 = 0x08, 0x10, 0x18, 0x20, 0x28, 0x30
@@ -93,10 +94,10 @@ def idt_of(rng, frame, width):
     code, suffix = (CODE64, "64") if wide else (CODE32, "32")
     table = b""
     for vector in range(256):
-        name = f"ignore{suffix}" if vector > 31 else f"skip{suffix}"
+        name = "finish" if vector == 0x81 else f"ignore{suffix}" if vector > 31 else f"skip{suffix}"
         if vector in (8, 10, 11, 12, 13, 14, 17):
             name = f"skip{suffix}_error"
-        flags = 0x8e00 | rng.choice((0, 0x6000)) | rng.choice((0, 0, 0, 0x100))
+        flags = 0x8e00 | (0x6000 if vector == 0x81 else rng.choice((0, 0x6000))) | rng.choice((0, 0, 0, 0x100))
         if wide and not rng.randrange(8):
             flags |= rng.randrange(8)
         table += gate(code, frame[name], flags) + (bytes(8) if wide else b"")
@@ -104,7 +105,8 @@ def idt_of(rng, frame, width):
 
 
 def ivt_of(frame):
-    return struct.pack("<HH", frame["skip16"] - BASE, BASE >> 4) * 256
+    gate = lambda name: struct.pack("<HH", frame[name] - BASE, BASE >> 4)
+    return gate("skip16") * 0x81 + gate("finish") + gate("skip16") * 0x7e
 
 
 def tss_of(rng, width):
@@ -118,6 +120,16 @@ def tss_of(rng, width):
             struct.pack_into("<II", tss, 4 + 8 * n, SCRATCH + 0x1000 * (n + 1), stack)
     struct.pack_into("<H", tss, 102, rng.choice((104, 104, 0, 0xffff, 0x67)))
     return bytes(tss) + bytes(33) + b"\xff"
+
+
+def task_of(rng):
+    """A 32-bit task that could run (SDM 3A 7.2.1), or nonsense."""
+    if not rng.randrange(3):
+        return rng.randbytes(0x68)
+    words = [0, SCRATCH + 0x1000, DATA32, SCRATCH + 0x2000, 0xa1, 0, 0, rng.choice((TABLES, TABLES, 0)), PAYLOAD + 32 * rng.randrange(40),
+             2 | rng.choice((0, 0x4000, 0x100, 0x20000))] + [rng.choice(INTERESTING) & 0xffffffff for _ in range(4)]
+    words += [SCRATCH + 0x5000, 0, 0, 0, DATA32, CODE32, DATA32, DATA32, rng.choice((0, DATA32, 0xb8)), 0, rng.choice((0, LDT_SELECTOR)), 104 << 16]
+    return struct.pack("<26I", *words)
 
 
 def paging_of(rng, mode):
@@ -139,12 +151,17 @@ def paging_of(rng, mode):
 
 # Pieces of hostile programs -------------------------------------------------------------------
 
+DEADLY = ("on_stack", "on_device", "on_timer", "on_known_control_register", "on_toggle_control_register", "on_control_register",
+          "on_table_load", "on_system_table", "on_table_entry", "on_unusual", "on_nested_task", "on_interrupt_frame", "on_return")
+
+
 class Piece:
     """Bytes of a few instructions in code of `bits`, which need make no sense."""
 
     def __init__(self, rng, bits):
         self.rng, self.bits = rng, bits
-        self.kinds = [getattr(self, name) for name in sorted(vars(Piece)) if name.startswith("on_")]
+        self.kinds = [getattr(self, name) for name in dir(self) if name.startswith("on_")]
+        self.mild = [kind for kind in self.kinds if kind.__name__ not in DEADLY]
 
     def bytes(self, n):
         return bytes(self.rng.randrange(256) for _ in range(n))
@@ -207,7 +224,7 @@ class Piece:
     def on_device(self):
         """A few writes of one byte, an interrupt flag, and time to pass."""
         out = b"".join(b"\xb0" + self.bytes(1) + b"\xe6" + bytes((self.rng.choice(PORTS[:14]),)) for _ in range(5))
-        return out + self.rng.choice((b"\xfb\xf4", b"\xfb", b"\xfa\xf4", b"\xf4"))
+        return out + self.rng.choice((b"\xfb\xf4", b"\xfb", b"\xfb\x90\x90", b"\xfa\xf4"))
 
     def on_timer(self):
         channel = self.rng.randrange(3)
@@ -281,6 +298,20 @@ class Piece:
         at = SCRATCH + 0x20 if self.bits != 16 else 0x8020
         return (self.store32(at, target) + self.store32(at + 4, self.selector()) + self.load(0, at)
                 + self.rng.choice((b"\xff\x28", b"\xff\x18", b"\x48\xff\x28", b"\x48\xff\x18")))
+
+    def on_task_switch(self):
+        """Far transfer to a task, through a TSS selector or a task or call gate; in 64-bit code through memory."""
+        selector = self.rng.choice((TSS_SELECTOR, 0x78, 0x80, 0x88, 0x90, 0x70, 0xc0, 0xe0, 0xe8))
+        if self.bits == 64:
+            return self.store32(SCRATCH + 0x24, selector) + self.load(0, SCRATCH + 0x20) + self.rng.choice((b"\xff\x28", b"\xff\x18"))
+        return self.rng.choice((b"\xea", b"\x9a")) + bytes(4 if self.bits == 32 else 2) + struct.pack("<H", selector | self.rng.choice((0, 0, 3)))
+
+    def on_far_return(self):
+        """RETF to a code segment of any ring, with a stack behind it."""
+        code = self.rng.choice((CODE32, CODE64, USER_CODE32, USER_CODE64, 0x99, 0xa8, 0xab, self.selector() & 0xffff))
+        stack = self.rng.choice((DATA32, USER_DATA32, 0xa1, 0, self.selector() & 0xffff))
+        push = b"".join(self.prefix32() + b"\x68" + struct.pack("<I", w) for w in (stack, SCRATCH + 0x6000, code, self.near()))
+        return push + (self.rng.choice((b"\x48\xcb", b"\x48\xca\0\0")) if self.bits == 64 else self.prefix32() + self.rng.choice((b"\xcb", b"\xca\0\0")))
 
     def on_interrupt(self):
         return self.rng.choice((b"\xcd" + self.bytes(1), b"\xcd" + bytes((self.rng.randrange(32),)), b"\xcc", b"\xce", b"\xf1"))
@@ -379,14 +410,14 @@ class Piece:
 
 
 def program(rng, bits, pieces):
-    """Pieces at multiples of 32 bytes; the last writes a status to the debug-exit port."""
+    """Pieces at multiples of 32 bytes, most of them such that the next will run; INT 81h behind them ends the guest."""
     piece = Piece(rng, bits)
-    favourites = rng.sample(piece.kinds, 6)
+    favourites = rng.sample(piece.mild, 6)
     code = b""
     for _ in range(pieces):
-        part = rng.choice(favourites if rng.randrange(3) else piece.kinds)()
+        part = rng.choice(favourites if rng.randrange(3) else piece.mild if rng.randrange(8) else piece.kinds)()
         code += part + b"\x90" * (-len(part) % 32)
-    return code + bytes((0xb0, rng.randrange(256), 0xe6, 0xf4, 0xeb, 0xfa)).ljust(32, b"\xf4")
+    return code
 
 
 # Families of guests ---------------------------------------------------------------------------
@@ -422,7 +453,7 @@ def mutated_rom(rng, frame):
         return bytes(data), None
 
     def mutate(machine):
-        machine.run(max_instructions=after, max_cycles=CYCLES)
+        machine.run(max_instructions=after, max_cycles=8 * CYCLES)
         registers = machine.registers
         for _ in range(rng.choice((1, 3, 10, 40))):
             base = rng.choice((registers["gdtr_base"], registers["idtr_base"], registers["tr"][1], registers["cr3"] & ~0xfff,
@@ -470,7 +501,7 @@ def structured(rng, frame, mode=None, code=None):
         segments = [0x4000, 0x4000, BASE >> 4, 0, 0]
 
     def put(where, data):
-        image[where - BASE:where - BASE + len(data)] = data
+        image[where - BASE:where - BASE + len(data)] = data + bytes(-len(data) % 32 if where == PAYLOAD else 0)
     for name, value in (("steps", steps), ("cr0", cr0), ("cr3", cr3), ("cr4", cr4), ("efer", efer)):
         put(frame[name], struct.pack("<I", value))
     put(frame["segments"], struct.pack("<5H", *segments))
@@ -484,10 +515,11 @@ def structured(rng, frame, mode=None, code=None):
     put(IDT, idt_of(rng, frame, 64 if wide else 32))
     put(IVT, ivt_of(frame))
     put(TSS, tss_of(rng, 64 if wide else 32))
-    put(TSS_2, rng.randbytes(0x68))
+    put(TSS_2, task_of(rng))
     put(LDT, gdt_of(rng)[:256])
     put(TABLES, tables)
     put(PAYLOAD, code(bits) if code else program(rng, bits, rng.randrange(10, 60)))
+    image += (b"\xcd\x81".ljust(32, b"\x90")) * ((LOAD_END - BASE - len(image)) // 32)
     return image, put
 
 
@@ -554,7 +586,7 @@ def options_of(seed):
             "clock": rng.choice(("cycles", "instructions")), "profile": rng.choice(PROFILES)}
 
 
-def run(frame, seed, digest=True, **changed):
+def run(frame, seed, digest=True, limits={"max_cycles": CYCLES}, **changed):
     """Build and run the guest of a seed.  A dict that describes the end."""
     rng = random.Random(seed)
     family = FAMILIES[seed % len(FAMILIES)]
@@ -570,7 +602,7 @@ def run(frame, seed, digest=True, **changed):
         return {"reason": "refused", "lines": str(error).count("\n") + 1}
     if mutate:
         mutate(machine)
-    stop = machine.run(max_cycles=CYCLES)
+    stop = machine.run(**limits)
     units = machine.ledger_units
     result = {"reason": stop.reason.value, "status": stop.status, "detail": stop.detail, "instructions": machine.instructions,
               "cycles": machine.cycles, "adds_up": sum(units.values()) == machine.units and sum(machine.ledger.values()) == machine.cycles,
@@ -601,8 +633,8 @@ def run_all(frame, words):
         if checks:
             result["again"] = run(frame, seed)
             for style in ("native", "vmx+ept"):
-                result[style] = run(frame, seed, style=style, clock="instructions")
-            result["portable"] = run(frame, seed, style="native", clock="instructions", engine="portable")
+                result[style] = run(frame, seed, limits=SAME, style=style, clock="instructions", profile="skylake")
+            result["portable"] = run(frame, seed, limits=SAME, style="native", clock="instructions", engine="portable", profile="skylake")
         print(json.dumps({"seed": seed, **result}), flush=True)
 
 

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whatever the guest: a stop reason, within its time, never a crash.  fuzz_worker.py makes the guests.
+
+The guests run in worker processes; one that dies or stays silent is named by its seed.  The seeds are the same
+in every run; PYX86V_FUZZ_SEED=N starts at another place.
+"""
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import fuzz_worker
+from fuzz_worker import CPU_SECONDS, FAMILIES
+
+GUESTS = 2040                   # run once
+CHECKED = 96                    # run again, and under every style and engine
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+SILENCE = 120                   # seconds without a line: hung, however busy the computer is (the worker's own limit is CPU_SECONDS)
+FIRST = int(os.environ.get("PYX86V_FUZZ_SEED", "0"))
+REASONS = {"exit", "halt", "shutdown", "limit", "hole"}
+SAME = ("reason", "status", "instructions", "console", "digest")
+
+
+class Worker(threading.Thread):
+    """One worker process at a time, over its share of the seeds; a new one after each death."""
+
+    def __init__(self, folder, seeds, checks):
+        super().__init__(daemon=True)
+        self.folder, self.seeds, self.checks, self.results, self.deaths = folder, list(seeds), checks, [], []
+        self.start()
+
+    def run(self):
+        while self.seeds:
+            self.seeds = self.work(self.seeds)
+
+    def work(self, seeds):
+        """Run seeds until they are done or the process dies; returns what is left."""
+        process = subprocess.Popen([sys.executable, fuzz_worker.__file__, str(self.folder), *map(str, seeds)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env={**os.environ, "FUZZ_CHECKS": "1" if self.checks else ""})
+        guard = threading.Timer(SILENCE, process.kill)
+        guard.start()
+        running = None
+        for line in process.stdout:
+            guard.cancel()
+            guard = threading.Timer(SILENCE, process.kill)
+            guard.start()
+            words = json.loads(line)
+            if "family" in words:
+                running = words
+            else:
+                self.results.append({**running, **words})
+                running = None
+        guard.cancel()
+        error = process.stderr.read()
+        if process.wait() == 0:
+            return []
+        self.deaths.append(f"{running or seeds[0]}: status {process.returncode} {error[-500:]}")
+        return seeds[seeds.index(running["seed"]) + 1:] if running else []
+
+
+def run_guests(folder, seeds, checks=False):
+    """The results of all seeds; fails with the seeds that killed a process."""
+    workers = [Worker(folder, seeds[n::WORKERS], checks) for n in range(WORKERS)]
+    for worker in workers:
+        worker.join()
+    deaths = [death for worker in workers for death in worker.deaths]
+    assert not deaths, "guests that ended the process:\n  " + "\n  ".join(deaths)
+    return [result for worker in workers for result in worker.results]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = Path(tmp_path_factory.mktemp("fuzz"))
+    fuzz_worker.build_frame(path)
+    return path
+
+
+def wrong(result):
+    """What is wrong with a guest's end, or None."""
+    if result["reason"] == "refused":
+        return None if result["lines"] == 1 else "refused in more than one line"
+    if result["reason"] not in REASONS:
+        return f"ended by {result['reason']} {result['status']} {result['detail']}"
+    if not result["adds_up"]:
+        return "ledger and cycles differ"
+    if result["seconds"] > CPU_SECONDS:
+        return f"took {result['seconds']} s"
+    return None
+
+
+def test_hostile_guests_end(folder):
+    results = run_guests(folder, list(range(FIRST, FIRST + GUESTS)))
+    assert len(results) == GUESTS
+    bad = [f"seed {result['seed']} ({result['family']}): {wrong(result)}" for result in results if wrong(result)]
+    assert not bad, "\n".join(bad)
+    ends = {(result["family"], result["reason"]) for result in results}
+    # the guests are worth their time: each family runs, and guests of most families get to some end of their own
+    assert {family for family, _ in ends} == {family.__name__ for family in FAMILIES}
+    assert {"exit", "halt", "shutdown", "limit"} <= {reason for _, reason in ends}
+    ran = [result["instructions"] for result in results if result["reason"] != "refused"]
+    assert sorted(ran)[len(ran) // 2] > 100
+
+
+def comparable(one, other):
+    """Do both runs end where the guest says?  A limit cuts between blocks, which lie elsewhere in another engine."""
+    reasons = {one["reason"], other["reason"]}
+    if reasons & {"refused", "hole", "error"}:
+        return False
+    return reasons != {"limit"} or one["instructions"] == other["instructions"] >= fuzz_worker.SAME["max_instructions"]
+
+
+def test_the_same_guest_ends_the_same(folder):
+    """Again, under both styles, and with the portable engine."""
+    results = run_guests(folder, list(range(FIRST + 100_000, FIRST + 100_000 + CHECKED)), checks=True)
+    bad, compared = [], 0
+    for result in results:
+        again = result["again"]
+        if any(again[key] != result[key] for key in again):
+            bad.append(f"seed {result['seed']}: not the same when repeated")
+        for other in ("vmx+ept", "portable"):
+            one, two = result["native"], result[other]
+            if comparable(one, two):
+                compared += 1
+                bad += [f"seed {result['seed']} ({result['family']}): {key} is {one[key]!r} natively, {two[key]!r} under {other}"
+                        for key in SAME if one[key] != two[key]]
+    assert not bad, "\n".join(bad)
+    assert compared > CHECKED          # of twice as many pairs
