@@ -25,6 +25,8 @@ LINKS = {"pyx86v.engine": ("unicorn", "libunicorn.so.2"), "pyx86v._core": ("unic
 FLAGS = ["-O2", "-Wno-unused-function", "-Wno-sign-compare"]
 if "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")              # twice as fast to compile; CFLAGS=-g is for gdb
+# Nothing in these runs per block, per miss or per exit: compile them quickly.
+COLD = ("_core", "configure", "fields", "layout", "ledger", "rules", "snapshot", "testing")
 ROOT = Path(__file__).resolve().parent
 ROMS = ROOT / "pyx86v" / "_roms"
 
@@ -45,7 +47,8 @@ def extension(source):
         if name == prefix or name.startswith(prefix + "."):
             up = "/".join([".."] * name.count("."))
             link += [str(wheel(package) / "lib" / library), f"-Wl,-rpath,$ORIGIN/{up}/{package}/lib"]
-    return Extension(name, [str(source)], extra_link_args=link, extra_compile_args=FLAGS,
+    flags = [*FLAGS, "-O1"] if source.stem in COLD else FLAGS
+    return Extension(name, [str(source)], extra_link_args=link, extra_compile_args=flags,
                      include_dirs=[".", *(str(wheel(package) / "include") for package in ("unicorn", "capstone"))])
 
 
