@@ -3,7 +3,7 @@
 
     python snapshot_worker.py [--engine NAME] [--until INSTRUCTIONS] [--json] FILE...
 
---until runs to that many instructions in all instead of to the end; --json adds the whole result with its digest.
+--until stops at the first block from that many instructions in all on, not at the end; --json adds the whole result with its digest.
 """
 import argparse
 import json
@@ -36,7 +36,7 @@ def run_on(path, engine=None, until=None, full=False):
     if until is None:
         return outcome(machine, machine.run(), full)
     stop = machine.run(max_instructions=until - machine.instructions)
-    assert stop.reason is StopReason.LIMIT and machine.instructions == until, (stop, machine.instructions, until)
+    assert stop.reason is StopReason.LIMIT, stop
     return outcome(machine, stop, full)
 
 

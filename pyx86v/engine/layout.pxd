@@ -111,8 +111,10 @@ cdef enum:                     # CPUX86State
     ENV_EFER = 0x250
     ENV_FPU = 0x260            # x87 stack top, status, control, tags: 16 bytes
     ENV_FPREGS = 0x270         # eight slots of 16 bytes
+    ENV_FT0 = 0x310            # 16 bytes of scratch
     ENV_MXCSR = 0x330
     ENV_XMM = 0x338            # slots of 64 bytes
+    ENV_AFTER_XMM = 0xb38      # behind 32 of them: scratch, and the state of extensions that the engine does not have
     BP_CPU = 0x20
     ENV_SYSENTER_CS = 0x12c0
     ENV_SYSENTER_ESP = 0x12c8

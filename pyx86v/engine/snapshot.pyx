@@ -72,10 +72,21 @@ cdef list ram_sections(Engine* e):
 
 
 cdef bytes register_image(Engine* e):
-    """The processor's registers without the engine's own pointers: its breakpoints follow from DR0-DR3 and DR7."""
+    """The processor's registers as they are the same in every process.
+
+    Left out: the engine's pointers to its breakpoints (they follow from DR0-DR3 and DR7), its scratch registers, and what
+    its instructions leave in the padding of x87 registers and above the 16 bytes of XMM registers, at times host addresses.
+    """
     cdef char image[ENV_IMAGE_BYTES]
+    cdef int i
     memcpy(image, e.env, ENV_IMAGE_BYTES)
     memset(image + ENV_BREAKPOINTS, 0, ENV_OLD_EXCEPTION - ENV_BREAKPOINTS)
+    memset(image + ENV_FT0, 0, 16)
+    memset(image + ENV_AFTER_XMM, 0, ENV_SYSENTER_CS - ENV_AFTER_XMM)
+    for i in range(8):
+        memset(image + ENV_FPREGS + 16 * i + 10, 0, 6)
+    for i in range(32):
+        memset(image + ENV_XMM + 64 * i + 16, 0, 48)
     return image[:ENV_IMAGE_BYTES]
 
 
