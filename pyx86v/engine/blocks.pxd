@@ -69,6 +69,10 @@ cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* 
         return True
     return env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
 
+cdef inline uint16_t code_mode(char* env) noexcept nogil:
+    """What of hflags says 16, 32 or 64-bit code."""
+    return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64))
+
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
     cdef uint8_t code[8192]
@@ -77,11 +81,11 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         size = sizeof(code)
     r.pc = pc
     r.eip = env_eip_of(e, pc)
-    r.size = size
-    r.mode = <uint32_t>env_bits(e.env)
-    r.first_mark = e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
+    r.size = <uint16_t>size
+    r.mode = code_mode(e.env)
+    r.first_mark = <uint32_t>e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
     read_quiet(e, pc, code, size)
-    n = block_decode(e.decoder, code, size, pc, <int>r.mode, &e.marks[r.first_mark], ENGINE_MAX_INSNS)
+    n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
     r.count = <uint16_t>n
     e.mark_count = r.first_mark + <uint64_t>n
     r.flags = 0

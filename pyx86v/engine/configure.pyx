@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine's parts before it runs: what a profile says put where the engine reads it, machine RAM, the engine's tables."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
@@ -153,13 +153,14 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
         units[i] = price
     e.decoder = decoder_new(units)
     e.frames = e.ram.size >> PAGE_SHIFT
-    e.records = <BlockRecord*>calloc(MAX_RECORDS, sizeof(BlockRecord))
+    e.record_memory = calloc(MAX_RECORDS + 1, sizeof(BlockRecord))
+    e.records = <BlockRecord*>((<uintptr_t>e.record_memory + sizeof(BlockRecord) - 1) & ~<uintptr_t>(sizeof(BlockRecord) - 1))
     e.marks = <InsnMark*>calloc(MAX_MARKS, sizeof(InsnMark))
     e.hash = <uint32_t*>calloc(RECORD_HASH, sizeof(uint32_t))
     e.page_state = <uint8_t*>calloc(e.frames, 1)
     e.page_flips = <uint8_t*>calloc(e.frames, 1)
     e.write_map = <uint64_t*>calloc(e.frames, 8)
-    if e.decoder is NULL or e.records is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
+    if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
     return 0
@@ -167,7 +168,7 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
 
 cdef void free_engine(Engine* e) noexcept:
     """Everything that was allocated here, and the Engine."""
-    free(e.records)
+    free(e.record_memory)
     free(e.marks)
     free(e.hash)
     free(e.page_state)

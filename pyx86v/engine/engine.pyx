@@ -22,7 +22,7 @@ from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.deliver cimport *
-from pyx86v.engine.fill cimport fill, host_wrote, remember_mmio, translate
+from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
@@ -30,7 +30,7 @@ from pyx86v.engine.ops cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.uc cimport *
-from pyx86v.mmu.mmu cimport mmu_lookup
+from pyx86v.mmu.mmu cimport Translation, mmu_lookup
 from pyx86v.mmu.invalidate cimport mmu_flush_all
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
@@ -262,23 +262,25 @@ cdef void portable_forget(Engine* e, uint64_t pc, bint single) noexcept nogil:
             e.records[i].cost = SLOW_COST
         i = e.records[i].next
 
-cdef BlockRecord* portable_record(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
-    """The record of the block at (pc, size, mode), made when there is none."""
+cdef BlockRecord* portable_find(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
+    """The record of the block at (pc, size, mode), made when there is none and decoded when it is new."""
     cdef uint32_t slot = <uint32_t>((pc ^ pc >> 16) & (RECORD_HASH - 1))
-    cdef uint32_t i = e.hash[slot], mode = <uint32_t>env_bits(e.env)
-    cdef BlockRecord* r
+    cdef uint32_t i = e.hash[slot]
+    cdef uint16_t mode = code_mode(e.env)
+    cdef BlockRecord* r = NULL
     while i:
         r = &e.records[i]
         if r.pc == pc and r.size == size and r.mode == mode:
-            return r
+            break
         i = r.next
-    r = record_new(e)
-    r.pc = pc
-    r.size = size
-    r.mode = mode
-    if r is not &e.lost:
-        r.next = e.hash[slot]
-        e.hash[slot] = e.record_count
+    if i == 0:
+        r = record_new(e)
+        if r is not &e.lost:
+            r.next = e.hash[slot]
+            e.hash[slot] = e.record_count
+    if e.fresh or r.flags & (REC_NEW | REC_STEPPED):
+        e.fresh = False
+        portable_decode(e, r, pc, size)
     return r
 
 cdef bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
@@ -293,16 +295,15 @@ cdef bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r
 cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
     """UC_HOOK_BLOCK of the portable engine."""
     cdef Engine* e = <Engine*>user
-    cdef BlockRecord* r = portable_record(e, pc, size)
-    if e.fresh:
-        e.fresh = False
-        r.flags |= REC_NEW
-    if r.flags & (REC_NEW | REC_STEPPED):
-        portable_decode(e, r, pc, size)
-    e.budget[0] -= r.cost
-    if e.budget[0] < 0:
-        e.budget[0] += r.cost
+    cdef BlockRecord* r = &e.records[e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]]
+    cdef int64_t left
+    if r.pc != pc or r.size != size or r.mode != code_mode(e.env) or r.flags & (REC_NEW | REC_STEPPED) or e.fresh:
+        r = portable_find(e, pc, size)
+    left = e.budget[0] - r.cost
+    if left < 0:
         block_enter(e, r)
+    else:
+        e.budget[0] = left
     e.current[0] = r
 
 cdef void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
@@ -498,6 +499,18 @@ cdef int device_mmio(Guest* g, Event* ev) noexcept nogil:
         return RESUME if e.py_mmio(e.owner, ev) == 0 else STOP
     return RESUME
 
+cdef inline void fetch_on(Engine* e, uint64_t rip) noexcept nogil:
+    """The instruction at `rip` is done and its block goes on.  Where TLBs are not tagged an exit has just emptied them:
+    the processor fetches the next instruction through a walk, as if a block started there."""
+    cdef BlockRecord* r = e.current[0]
+    cdef Translation t
+    cdef int n = mark_at(e, r, rip)
+    if e.guest.cpu_vpid or e.stopping or n < 0 or n >= r.count:
+        return
+    rip = linear_rip(e, r.eip + e.marks[r.first_mark + n].end)
+    if not page_is_held(e, rip):
+        translate(e, rip, ACCESS_FETCH, fetch_privilege(e), &t)
+
 cdef void port_access(Engine* e, Event* ev) noexcept nogil:
     """IN, OUT, INS, OUTS in the middle of a block: the engine goes on behind them by itself.
 
@@ -523,6 +536,7 @@ cdef void port_access(Engine* e, Event* ev) noexcept nogil:
         stop(e, STOP_SIGNAL, 0)
     if verdict == STOP:
         e.stopping = True
+    fetch_on(e, rip)
     take_again(e, rip)
     after_device(e)
 
@@ -557,6 +571,7 @@ cdef void mmio_access(Engine* e, Event* ev) noexcept nogil:
         e.stopping = True
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
+    fetch_on(e, rip)
     take_again(e, rip)
     after_device(e)
 

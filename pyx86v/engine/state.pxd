@@ -33,19 +33,19 @@ cdef extern from *:
     const uint64_t NO_FRAME "PYX_NO_FRAME"
     const uint64_t MMIO_BASE "PYX_MMIO_BASE"     # where holes lie in the engine's address space: base + gpa
 
-ctypedef struct BlockRecord:
+ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     int64_t cost         # packed, see budget.pxd; first, so that translated code loads it at offset 0
     uint64_t pc          # linear address of the first instruction
-    uint64_t eip         # the same as instruction pointer
-    uint64_t frame       # host frame of the first page
-    uint64_t frame2      # of the last page when it straddles
-    uint64_t first_mark  # index into Engine.marks
-    int64_t true_cost    # packed cost of one execution
-    uint32_t size
+    uint16_t size        # bytes
     uint16_t count       # instructions
     uint16_t flags
+    uint16_t mode        # the code size's bits of hflags
+    int64_t true_cost    # packed cost of one execution
+    uint64_t eip         # pc as instruction pointer
+    uint64_t frame       # host frame of the first page
+    uint64_t frame2      # of the last page when it straddles
+    uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: hash chain
-    uint32_t mode        # 16, 32 or 64
 
 cdef enum:
     MAX_RECORDS = 1 << 20
@@ -87,7 +87,8 @@ ctypedef struct Engine:
     Mmu* mmu
     Ram ram
     Decoder* decoder
-    BlockRecord* records
+    void* record_memory  # what was allocated for
+    BlockRecord* records # these, each in one line of the host's cache
     uint32_t record_count
     InsnMark* marks
     uint64_t mark_count
