@@ -8,11 +8,12 @@ ours need not be caught).  All other cases go through the engine's functions, as
 
 A privilege's table holds at most one entry with rights to a page's data, in its slot or among eight victims.
 """
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT, gva_t, hpa_t
 from pyx86v.engine.layout cimport *
 from pyx86v.mmu.state cimport PROT_R, PROT_W, PROT_X
+from pyx86v.mmu.tlb cimport lowest_bit
 
 cdef extern from *:
     """
@@ -59,12 +60,13 @@ cdef inline void soft_drop(char* env, gva_t page) noexcept nogil:
 
     The jump cache keeps what it knows of the page: not for a page that the modelled instruction TLB evicted.
     """
+    cdef uint32_t modes = env_u16(env, ENV_SOFT_DIRTY)[0]
     cdef int i
     cdef char* desc
     cdef SoftEntry* s
-    for i in range(SOFT_MODES):
-        if not env_u16(env, ENV_SOFT_DIRTY)[0] >> i & 1:
-            continue
+    while modes:
+        i = lowest_bit(modes)
+        modes &= modes - 1
         desc = env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i
         s = soft_slot(env, i, page)
         if soft_serves(s, page):

@@ -104,16 +104,21 @@ cdef inline int entry_prot(const TlbEntry* e, const PagingContext* ctx, int priv
     """PROT_* of an entry that mmu_lookup returned."""
     return rights_prot(ctx, e.flags, privilege)
 
+cdef inline int size_find(const Mmu* m, int side, gva_t gva, int size) noexcept nogil:
+    """level_find for one page size."""
+    cdef int a = m.route[side][size]
+    if a == NO_ARRAY:
+        return -1
+    return tlb_find(&m.tlb, a, tlb_number(gva, size_shift(size)), size, m.tlb.local, m.tlb.shared)
+
 cdef inline int level_find(const Mmu* m, int side, gva_t gva) noexcept nogil:
     """Index of the current context's entry for `gva` on SIDE_I, SIDE_D or ROUTE_L2 + side, or -1."""
-    cdef int size, index, a
-    for size in range(SIZE_512G):
-        a = m.route[side][size]
-        if a != NO_ARRAY:
-            index = tlb_find(&m.tlb, a, tlb_number(gva, size_shift(size)), size)
-            if index >= 0:
-                return index
-    return -1
+    cdef int index = size_find(m, side, gva, SIZE_4K)
+    if index < 0:
+        index = size_find(m, side, gva, SIZE_2M)
+    if index < 0:
+        index = size_find(m, side, gva, SIZE_1G)
+    return index
 
 cdef inline const TlbEntry* mmu_lookup(Mmu* m, const PagingContext* ctx, gva_t gva, int access,
                                        int privilege) noexcept nogil:

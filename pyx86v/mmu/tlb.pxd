@@ -19,6 +19,21 @@ from libc.string cimport memset
 from pyx86v.arch.ptes cimport VA_MASK
 from pyx86v.arch.types cimport gva_t, hpa_t, gpa_t, PAGE_SHIFT
 
+cdef extern from *:
+    """
+    #include <emmintrin.h>
+    #include <stdint.h>
+    /* Bit i: of the `ways` bytes (at most 16, all of which can be read) byte i is `want`. */
+    static inline uint32_t pyx_ways_like(const uint8_t *like, uint8_t want, int ways)
+    {
+        __m128i all = _mm_loadu_si128((const __m128i *)like);
+        return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_set1_epi8((char)want))) & ((1u << ways) - 1);
+    }
+    #define pyx_lowest_bit(x) __builtin_ctz(x)
+    """
+    uint32_t ways_like "pyx_ways_like" (const uint8_t* like, uint8_t want, int ways) noexcept nogil
+    int lowest_bit "pyx_lowest_bit" (uint32_t x) noexcept nogil
+
 cdef enum:
     TLB_POOL = 4096      # entries of all arrays together, at most
     TLB_TAGS = TLB_POOL + 8  # every entry of its own tag, and the current ones: never full
@@ -122,6 +137,7 @@ ctypedef struct TlbArray:
 
 ctypedef struct Tlb:
     uint64_t key[TLB_POOL]       # 0 = free; else valid, tag, size, number: see tlb_key
+    uint8_t like[TLB_POOL + TLB_SCAN_WAYS]   # tlb_like of the key: a set is searched by these, sixteen at once
     TlbEntry entry[TLB_POOL]
     uint16_t tag_next[TLB_POOL]  # the lists of a tag's live entries
     uint16_t tag_prev[TLB_POOL]
@@ -152,6 +168,9 @@ cdef inline uint64_t gpa_number(gpa_t at, int shift) noexcept nogil:
 cdef inline uint64_t tlb_key(uint64_t number, int size, uint64_t tag) noexcept nogil:
     """Bits 47:0 number, 49:48 page size, 62:50 tag, 63 valid."""
     return TLB_VALID | tag << 50 | (<uint64_t>size) << 48 | number
+
+cdef inline uint8_t tlb_like(uint64_t number, int size) noexcept nogil:
+    return <uint8_t>((number * 4 + <uint64_t>size) * 0x9e3779b97f4a7c15ULL >> 56)
 
 cdef inline int size_shift(int size) noexcept nogil:
     return PAGE_SHIFT + 9 * size
@@ -255,47 +274,35 @@ cdef inline void tags_enter(Tlb* t, uint32_t space, uint64_t eptp) noexcept nogi
 
 # ---------------------------------------------------------------- lookup
 
-cdef inline int tlb_probe(const Tlb* t, int a, uint64_t number, int size, int tag) noexcept nogil:
-    """Pool index of the entry, or -1.  Changes nothing."""
+cdef inline bint tlb_is(const Tlb* t, int index, uint64_t number, int size, int tag, int other) noexcept nogil:
+    """Is the entry this page of one of two tags?"""
+    return t.key[index] == tlb_key(number, size, tag) or t.key[index] == tlb_key(number, size, other)
+
+cdef inline int tlb_find(const Tlb* t, int a, uint64_t number, int size, int tag, int other) noexcept nogil:
+    """Pool index of the page's entry of either tag, or -1.  Changes nothing."""
     cdef const TlbArray* r = &t.array[a]
-    cdef uint64_t want = tlb_key(number, size, tag)
-    cdef int i, way
+    cdef uint32_t ways
+    cdef int i
     if r.live[size] == 0:
         return -1
     if r.hashed:
         i = r.bucket[tlb_bucket(number)]
         while i != TLB_NIL:
-            if t.key[i] == want:
+            if tlb_is(t, i, number, size, tag, other):
                 return i
             i = t.entry[i].chain
         return -1
     i = r.base + <int>(number & r.set_mask) * r.ways
-    for way in range(r.ways):
-        if t.key[i + way] == want:
-            return i + way
+    ways = ways_like(&t.like[i], tlb_like(number, size), r.ways)
+    while ways:
+        if tlb_is(t, i + lowest_bit(ways), number, size, tag, other):
+            return i + lowest_bit(ways)
+        ways &= ways - 1
     return -1
 
-cdef inline int tlb_find(const Tlb* t, int a, uint64_t number, int size) noexcept nogil:
-    """Pool index of the current context's entry, its own or global, or -1.  Changes nothing."""
-    cdef const TlbArray* r = &t.array[a]
-    cdef uint64_t want, want_shared
-    cdef int i, way
-    if r.live[size] == 0:
-        return -1
-    want = tlb_key(number, size, t.local)
-    want_shared = tlb_key(number, size, t.shared)
-    if r.hashed:
-        i = r.bucket[tlb_bucket(number)]
-        while i != TLB_NIL:
-            if t.key[i] == want or t.key[i] == want_shared:
-                return i
-            i = t.entry[i].chain
-        return -1
-    i = r.base + <int>(number & r.set_mask) * r.ways
-    for way in range(r.ways):
-        if t.key[i + way] == want or t.key[i + way] == want_shared:
-            return i + way
-    return -1
+cdef inline int tlb_probe(const Tlb* t, int a, uint64_t number, int size, int tag) noexcept nogil:
+    """Pool index of the page's entry of this tag, or -1.  Changes nothing."""
+    return tlb_find(t, a, number, size, tag, tag)
 
 # ---------------------------------------------------------------- order of replacement
 
@@ -396,6 +403,7 @@ cdef inline int tlb_insert(Tlb* t, int a, uint64_t number, int size, int tag, ui
     r.fills += 1
     r.live[size] += 1
     t.key[index] = tlb_key(number, size, tag)
+    t.like[index] = tlb_like(number, size)
     e.pfn = pfn
     e.gfn = gfn
     e.flags = <uint16_t>flags
