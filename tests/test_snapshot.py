@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pyx86v import Machine, StopReason
 from pyx86v.snapshot import FORMAT, MAGIC, PREFIX, SnapshotError
-from rom_runs import machine_for
+from rom_runs import build_guests, machine_for
 from snapshot_worker import fingerprint, outcome, run_on
 
 POINTS = 20
@@ -137,6 +137,27 @@ def test_saved_while_the_guest_is_halted(tmp_path, style, clock):
             machine = Machine.restore(path)
     assert halted > 5 and machine.ledger["idle"] > halted * 100_000
     assert outcome(machine, machine.run(), full=True) == expected
+
+
+@pytest.mark.parametrize("style", ["native", "vmx+ept"])
+def test_the_guests_breakpoints_are_armed_again(tmp_path, style):
+    """DR0 to DR3 are more than registers: the engine keeps breakpoints beside them."""
+    image = build_guests(tmp_path, {"debugregs": []})["debugregs"]
+
+    def machine():
+        made = Machine(style=style)
+        made.load(image)
+        return made
+    first = machine()
+    expected = outcome(first, first.run(), full=True)
+    assert expected["end"]["reason"] == "exit" and expected["json"]["report"] == [4], expected["json"]["console"]
+    other = machine()
+    while not other.console.endswith(b"armed\n"):
+        other.run(max_instructions=20)
+    assert other.registers["dr7"] & 1 and not other.events["exceptions"]
+    other.save(tmp_path / "m")
+    restored = Machine.restore(tmp_path / "m")
+    assert outcome(restored, restored.run(), full=True) == expected
 
 
 def test_the_other_engine_goes_on(tmp_path):
