@@ -11,6 +11,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MEANS = {"compute, inline": ("at least", 1.0), "compute, portable": ("at least", 0.55)}
+ABOUT = {
+    "compute, inline": "The compute ROMs against Unicorn without hooks, same code, data pages mapped no-execute.",
+    "compute, portable": "The same with PYX86V_ENGINE=portable; instructions, cycles, console and digest are checked to be equal.",
+    "TLB misses": "tlbworst, the whole run by the modelled first-level misses; `walks` are those that missed the second level too.",
+    "events": "One event beyond the loop around it (micro.S). `out` is a byte to port 80h; `movcr3` drops all translations.",
+    "Linux to its end": "Debian's kernel to its script and reset, `qemu-system-x86_64 -accel tcg` on the same kernel and initrd.",
+}
 HEAD = """# How fast
 
 Written by `make bench`; bench/test_speed.py says how each number is measured.
@@ -51,6 +58,8 @@ def rows_of(data):
 def table_lines(name, rows):
     notes = list(rows[0]["notes"])
     yield f"\n## {name[0].upper()}{name[1:]}\n"
+    if name in ABOUT:
+        yield ABOUT[name] + "\n"
     yield f"| | {rows[0]['unit']} | target | | " + " | ".join(note.replace("_", " ") for note in notes) + " |"
     yield "|---|--:|---|---|" + "--:|" * len(notes)
     for row in rows:
