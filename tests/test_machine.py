@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Python API of a Machine, on guests of a few bytes: every expected value follows from the bytes."""
+import functools
+import gc
+import os
+import signal
+import struct
+import threading
+import time
+
+import pytest
+
+from pyx86v import Machine, Stop, StopReason, _core
+
+ENTRY = 0x100020
+MEMORY = 4 << 20
+STYLES = ("native", "vmx+ept")
+ENGINES = ("inline", "portable")
+SPIN = b"\xeb\xfe"                                       # jmp to itself
+COUNT = b"\x40\xeb\xfd"                                  # 1: inc eax; jmp 1b
+EXIT = b"\xb0\x07\xe6\xf4"                               # mov al, 7; out 0xf4, al
+CPUID_LOOP = b"\x31\xc0\x0f\xa2\xeb\xfa"                 # 1: xor eax, eax; cpuid; jmp 1b
+HLT = b"\xf4"
+
+
+@pytest.fixture
+def guest(tmp_path):
+    """guest(code, **options) -> Machine with `code` as a multiboot kernel, 32-bit flat at ENTRY."""
+    def build(code, **options):
+        header = struct.pack("<8I", 0x1BADB002, 1 << 16, -(0x1BADB002 + (1 << 16)) & 0xFFFFFFFF, 0x100000, 0x100000, 0, 0, ENTRY)
+        path = tmp_path / "guest"
+        path.write_bytes(header + code)
+        machine = Machine(memory=MEMORY, **options)
+        machine.load(path)
+        return machine
+    return build
+
+
+@pytest.fixture
+def sigint():
+    """Ctrl-C as in a terminal (background shells ignore it)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and str(error.value)
+
+
+# Running --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_guest_ends_itself(guest, style, engine):
+    console = b"".join(b"\xb0%c\xee" % c for c in b"hi\n")                    # mov al, c; out dx, al
+    code = b"\x66\xba\xf8\x03" + console + b"\xb8\x78\x56\x34\x12\xe7\xe8" + EXIT
+    m = guest(code, style=style, engine=engine)
+    assert m.run() == Stop(StopReason.EXIT, 7, "")
+    assert m.console == b"hi\n" and m.report == [0x12345678]
+    assert m.instructions == 1 + 6 + 2 + 2
+    assert sum(m.ledger.values()) == m.cycles > 0
+    assert sum(m.ledger_units.values()) == m.units
+
+
+def test_reasons(guest):
+    assert guest(HLT).run() == Stop(StopReason.HALT, 0, "")
+    assert guest(b"\x0f\x0b").run() == Stop(StopReason.SHUTDOWN, 0, "triple fault")           # ud2 without a table
+    assert guest(b"\xb0\xfe\xe6\x64").run() == Stop(StopReason.SHUTDOWN, 0, "reset")          # 8042: pulse the reset line
+    assert guest(b"\xb0\xff\xe6\xf4").run().status == 255
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_limits(guest, style, engine):
+    m = guest(COUNT, style=style, engine=engine)
+    assert m.run(max_instructions=1000).reason is StopReason.LIMIT
+    assert 1000 <= m.instructions <= 1002                                     # blocks of two
+    assert m.registers["rax"] == 0x2BADB002 + m.instructions // 2
+    at = m.cycles
+    assert m.run(max_cycles=5000).reason is StopReason.LIMIT
+    assert 5000 <= m.cycles - at < 5100
+    for name in ("max_cycles", "max_instructions"):
+        before = m.instructions
+        assert m.run(**{name: 0}).reason is StopReason.LIMIT and m.instructions == before
+    m = guest(CPUID_LOOP, style=style, engine=engine)
+    m.run(max_exits=10, max_instructions=3000)
+    if style == "native":
+        assert m.instructions >= 3000 and not m.exits
+    else:
+        assert m.exits["CPUID"]["count"] == 10
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("clock", ["cycles", "instructions"])
+def test_slices_add_up_to_the_whole(guest, style, clock):
+    """A run cut at many places is the same run."""
+    code = b"\xbf\x00\x04\x00\x00" + b"\x0f\xa2\x4f\x75\xfb" + EXIT            # mov edi, 1024; 1: cpuid; dec edi; jnz 1b
+    whole, cut = (guest(code, style=style, clock=clock) for _ in range(2))
+    assert whole.run().reason is StopReason.EXIT
+    while (stop := cut.run(max_instructions=37)).reason is StopReason.LIMIT:
+        pass
+    assert stop == Stop(StopReason.EXIT, 7, "")
+    for what in ("instructions", "units", "ledger_units", "exits", "tlb", "walks"):
+        assert getattr(cut, what) == getattr(whole, what)
+    assert cut.digest() == whole.digest()
+
+
+def test_step(guest):
+    m = guest(b"\x40\x41\x42\x40\x40" + SPIN)                                 # inc eax, ecx, edx, eax, eax
+    rip = []
+    for _ in range(5):
+        assert m.step().reason is StopReason.LIMIT
+        rip.append(m.registers["rip"] - ENTRY)
+    assert rip == [1, 2, 3, 4, 5] and m.instructions == 5
+    assert m.registers["rax"] == 0x2BADB002 + 3
+    m.step(10)
+    assert m.instructions == 15 and m.registers["rip"] == ENTRY + 5
+    assert guest(EXIT).step(5) == Stop(StopReason.EXIT, 7, "")
+
+
+# Registers and memory -------------------------------------------------------------------------
+
+def test_registers(guest):
+    m = guest(b"\x01\xd8" + SPIN)                                             # add eax, ebx
+    m.set_register("rax", 0xFFFFFFFF)
+    m.set_register("rbx", 2)
+    m.step()
+    got = m.registers
+    assert got["rax"] == 1 and got["rflags"] & 0x8D5 == 0x11                  # CF and AF, neither ZF nor OF
+    assert got["cr0"] == 0x11 and got["cpl"] == 0 and got["efer"] == 0
+    assert got["cs"][1:3] == (0, 0xFFFFFFFF)
+    m.set_register("rip", ENTRY)
+    m.step()
+    assert m.registers["rax"] == 3
+    with pytest.raises(KeyError, match="expected a general register"):
+        m.set_register("xmm0", 1)
+    m.set_register("dr0", 0x1234)
+    assert m.registers["dr0"] == 0x1234
+
+
+def test_memory(guest):
+    m = guest(b"\xa1\x00\x00\x20\x00\xa3\x08\x00\x20\x00" + EXIT)             # mov eax, [0x200000]; mov [0x200008], eax
+    m.write_memory(0x200000, b"\x01\x02\x03\x04")
+    m.run()
+    assert m.read_memory(0x200000, 12) == b"\x01\x02\x03\x04\0\0\0\0\x01\x02\x03\x04"
+    assert m.read_memory(MEMORY - 1, 1) == b"\0" and m.read_memory(0, 0) == b""
+    for gpa, size in ((MEMORY, 1), (MEMORY - 1, 2), (-1, 1), (0, -1), (1 << 63, 1), (0, 1 << 40)):
+        with pytest.raises(ValueError, match="expected within the memory") as error:
+            m.read_memory(gpa, size)
+        assert one_line(error)
+    with pytest.raises(ValueError, match="expected within the memory"):
+        m.write_memory(MEMORY - 2, b"abc")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_memory_written_from_outside_is_executed(guest, engine):
+    """Translated code of the page is dropped."""
+    m = guest(b"\x40" + COUNT[1:], engine=engine)
+    m.run(max_instructions=100)
+    m.set_register("rax", 0)
+    m.set_register("rip", ENTRY)
+    m.write_memory(ENTRY, b"\x48")                                            # dec eax
+    m.run(max_instructions=100)
+    assert m.registers["rax"] >= 0xFFFFFFFF - 60
+
+
+# Breakpoints ----------------------------------------------------------------------------------
+
+LOOP = b"\x31\xc0\xb9\x05\x00\x00\x00" + b"\x40\x40\x40\xe2\xfb" + EXIT          # xor eax, eax; mov ecx, 5; 1: inc eax x3; loop 1b
+MIDDLE = ENTRY + 7 + 1                                                       # the second inc
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("warm", [False, True])
+def test_breakpoint_in_the_middle_of_a_block(guest, style, engine, warm):
+    m = guest(LOOP, style=style, engine=engine)
+    plain = guest(LOOP, style=style, engine=engine)
+    if warm:                                                                 # the block is translated already
+        m.run(max_instructions=6)
+        assert m.registers["rip"] == ENTRY + 7
+    m.add_breakpoint(MIDDLE)
+    seen = []
+    while (stop := m.run()).reason is StopReason.BREAKPOINT:
+        assert m.registers["rip"] == MIDDLE
+        seen.append(m.registers["rax"])
+    assert stop == Stop(StopReason.EXIT, 7, "")
+    assert seen == ([4, 7, 10, 13] if warm else [1, 4, 7, 10, 13])
+    plain.run()
+    assert (m.instructions, m.units, m.digest()) == (plain.instructions, plain.units, plain.digest())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_breakpoints_come_and_go(guest, engine):
+    m = guest(LOOP, engine=engine)
+    m.add_breakpoint(ENTRY)                                                  # the very first instruction
+    assert m.run().reason is StopReason.BREAKPOINT and m.instructions == 0
+    m.add_breakpoint(MIDDLE)
+    m.add_breakpoint(MIDDLE)                                                 # twice is once
+    assert m.run().reason is StopReason.BREAKPOINT and m.registers["rax"] == 1
+    assert m.step().reason is StopReason.LIMIT and m.registers["rax"] == 2
+    m.remove_breakpoint(MIDDLE)
+    assert m.run().reason is StopReason.EXIT
+    with pytest.raises(KeyError, match=hex(MIDDLE)):
+        m.remove_breakpoint(MIDDLE)
+    for n in range(63):
+        m.add_breakpoint(0x200000 + n)
+    with pytest.raises(ValueError, match="at most 64") as error:
+        m.add_breakpoint(0x300000)
+    assert one_line(error)
+
+
+# Devices --------------------------------------------------------------------------------------
+
+class Ports:
+    def __init__(self, answer=0):
+        self.answer, self.seen = answer, []
+
+    def port_in(self, port, size):
+        self.seen.append(("in", port, size))
+        return self.answer
+
+    def port_out(self, port, size, value):
+        self.seen.append(("out", port, size, value))
+
+
+class Cells:
+    def __init__(self):
+        self.seen = []
+
+    def mmio_read(self, offset, size):
+        self.seen.append(("read", offset, size))
+        return 0x8877665544332211
+
+    def mmio_write(self, offset, size, value):
+        self.seen.append(("write", offset, size, value))
+
+
+class Broken:
+    def fail(self, *_):
+        raise LookupError("the device is on fire")
+    port_in = port_out = mmio_read = mmio_write = fail
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_python_port_device(guest, style, engine):
+    code = b"\x66\xba\x00\x03\xed\x89\xc3\xb8\x44\x33\x22\x11\xef\x42\x66\xef\x42\xee\xec" + EXIT
+    # mov dx, 0x300; in eax, dx; mov ebx, eax; mov eax, 0x11223344; out dx, eax; inc edx; out dx, ax; inc edx; out dx, al; in al, dx
+    m, ports = guest(code, style=style, engine=engine), Ports(0xCAFEBABE)
+    m.add_port_device(0x300, 4, ports)
+    assert m.run() == Stop(StopReason.EXIT, 7, "")
+    assert m.registers["rbx"] == 0xCAFEBABE
+    assert ports.seen == [("in", 0x300, 4), ("out", 0x300, 4, 0x11223344), ("out", 0x301, 2, 0x3344), ("out", 0x302, 1, 0x44),
+                          ("in", 0x302, 1)]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_python_mmio_device(guest, style, engine):
+    code = b"\xa1\x10\x00\x00\xfe\xa2\x03\x00\x00\xfe\x66\xa3\x08\x00\x00\xfe\x89\xc3" + EXIT
+    # mov eax, [0xfe000010]; mov [0xfe000003], al; mov [0xfe000008], ax; mov ebx, eax
+    m, cells = guest(code, style=style, engine=engine), Cells()
+    m.add_mmio_device(0xFE000000, 0x1000, cells)
+    assert m.run() == Stop(StopReason.EXIT, 7, "")
+    assert m.registers["rbx"] == 0x44332211
+    assert cells.seen == [("read", 0x10, 4), ("write", 3, 1, 0x11), ("write", 8, 2, 0x2211)]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("access", [b"\xe5\x40", b"\xe7\x40", b"\xa1\x00\x00\x00\xfe", b"\xa3\x00\x00\x00\xfe"])
+def test_what_a_device_raises_comes_out_of_run(guest, style, access):
+    """The exception itself; the machine stays readable and runs on."""
+    m = guest(b"\x40" + access + COUNT, style=style)
+    m.add_port_device(0x40, 4, Broken())
+    m.add_mmio_device(0xFE000000, 0x1000, Broken())
+    with pytest.raises(LookupError, match="on fire"):
+        m.run(max_instructions=1000)
+    assert m.instructions <= 4 and m.registers["cs"][1] == 0
+    assert m.run(max_instructions=1000).reason is StopReason.LIMIT
+
+
+def test_device_arguments(guest):
+    m = guest(SPIN)
+    for first, count in ((-1, 1), (0x10000, 1), (0xFFFF, 2), (0, 0), (5, -1)):
+        with pytest.raises(ValueError, match="ports: ") as error:
+            m.add_port_device(first, count, Ports())
+        assert one_line(error)
+    for gpa, size in ((0, 4096), (MEMORY - 1, 4096), (MEMORY, 0), (1 << 40, 1), (MEMORY, -1)):
+        with pytest.raises(ValueError, match="mmio: ") as error:
+            m.add_mmio_device(gpa, size, Cells())
+        assert one_line(error)
+
+
+# Hooks ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("style", STYLES)
+def test_exit_hook_sees_each_event(guest, style):
+    m, seen = guest(b"\x0f\xa2\x0f\x20\xd8\x0f\x22\xd8\xb0\x05\xe6\x80" + EXIT, style=style), []
+    m.on_exit(lambda kind, rip, value: seen.append((kind, rip - ENTRY, value)))
+    m.run()
+    # cpuid; mov eax, cr3; mov cr3, eax; out 0x80, al; out 0xf4, al
+    assert seen == [("cpuid", 0, 0), ("cr_read", 2, 0), ("cr_write", 5, 0), ("port_out", 10, 5), ("port_out", 14, 7)]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_exit_hook_stops_and_raises(guest, style):
+    m = guest(CPUID_LOOP, style=style)
+    m.on_exit(lambda kind, rip, value: m.instructions > 100)
+    assert m.run(max_instructions=10_000).reason is StopReason.LIMIT
+    assert 100 < m.instructions < 110
+    m = guest(CPUID_LOOP, style=style)
+
+    def broken(kind, rip, value):
+        raise LookupError(kind)
+    m.on_exit(broken)
+    with pytest.raises(LookupError, match="cpuid"):
+        m.run(max_instructions=10_000)
+
+
+def test_a_callback_does_not_run_the_machine(guest):
+    m = guest(CPUID_LOOP)
+    m.on_exit(lambda kind, rip, value: m.run())
+    with pytest.raises(ValueError, match="inside a callback"):
+        m.run(max_instructions=100)
+
+
+# Bad arguments --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options", [
+    {"style": "kvm"}, {"style": None}, {"profile": "486"}, {"profile": "/nonexistent.toml"}, {"clock": "sundial"}, {"engine": "steam"},
+    {"memory": 0}, {"memory": -4096}, {"memory": (4 << 20) + 1}, {"memory": 1 << 20}, {"memory": 1 << 40}, {"memory": "4M"},
+    {"memory": 4.5}, {"ept_page": "8K"}])
+def test_arguments_that_cannot_be(options):
+    with pytest.raises(ValueError) as error:
+        Machine(**options)
+    assert one_line(error) and "expected" in str(error.value)
+
+
+def test_misuse(guest, tmp_path):
+    with pytest.raises(ValueError, match="expected load") as error:
+        Machine(memory=MEMORY).run()
+    assert one_line(error)
+    m = guest(SPIN)
+    for name in ("max_cycles", "max_instructions", "max_exits"):
+        with pytest.raises(ValueError, match=name) as error:
+            m.run(**{name: -1})
+        assert one_line(error)
+        with pytest.raises(TypeError):
+            m.run(**{name: "many"})
+    with pytest.raises(ValueError, match="has a guest already") as error:
+        m.load(tmp_path / "guest")
+    assert one_line(error)
+    with pytest.raises(ValueError, match="missing") as error:
+        Machine(memory=MEMORY).load(tmp_path / "missing")
+    assert one_line(error)
+    assert m.run(max_instructions=10 ** 30, max_cycles=100).reason is StopReason.LIMIT        # beyond 64 bits is no limit
+
+
+# Signals and threads --------------------------------------------------------------------------
+
+def endless_fault():
+    """LGDT, LIDT, a stack, a far jump; then UD2, whose handler is that same UD2."""
+    data, fault = ENTRY + 0x100, ENTRY + 0x40
+    code = (b"\x0f\x01\x15" + struct.pack("<I", data) + b"\x0f\x01\x1d" + struct.pack("<I", data + 8)
+            + b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\xea" + struct.pack("<IH", fault, 8))
+    pointers = struct.pack("<HI2x", 23, data + 0x20) + struct.pack("<HI2x", 0x7FF, data + 0x100)
+    gdt = struct.pack("<3Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
+    gate = struct.pack("<HHHH", fault & 0xFFFF, 8, 0x8E00, fault >> 16)
+    handler = b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\x0f\x0b"
+    return (code.ljust(0x40, b"\x90") + handler).ljust(0x100, b"\0") + pointers.ljust(0x20, b"\0") + gdt.ljust(0xE0, b"\0") + gate * 256
+
+
+def endless_idle():
+    """Interrupts on, the timer behind an IDT whose handler only returns, and HLT in a loop: time passes in leaps."""
+    handler = b"\x50\xb0\x20\xe6\x20\x58\xcf"                                # push eax; mov al, 0x20; out 0x20, al; pop eax; iret
+    code = endless_fault()
+    at = code.index(b"\x0f\x0b") - 5
+    pic = b"".join(b"\xb0%c\xe6%c" % pair for pair in ((0x11, 0x20), (0x20, 0x21), (4, 0x21), (1, 0x21), (0xFE, 0x21), (0x34, 0x43), (0, 0x40), (1, 0x40)))
+    gate = struct.pack("<HHHH", (ENTRY + 0xC0) & 0xFFFF, 8, 0x8E00, ENTRY + 0xC0 >> 16)
+    text = bytearray(code[:0x200]) + gate * 256
+    text[at:at + 0x60] = (b"\xbc" + struct.pack("<I", MEMORY - 16) + pic + b"\xfb\xf4\xeb\xfd").ljust(0x60, b"\x90")
+    text[0xC0:0xC0 + len(handler)] = handler
+    return bytes(text)
+
+
+SELF_CHANGING = b"\xc6\x05" + struct.pack("<I", ENTRY + 7) + b"\x90\x90\xeb\xf6"      # 1: mov byte [2f], 0x90; 2: nop; jmp 1b
+BOUNDLESS = {"jump": SPIN, "cpuid": CPUID_LOOP, "fault": endless_fault(), "idle": endless_idle(), "self-changing": SELF_CHANGING}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("kind", BOUNDLESS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_stops_within_a_second(guest, sigint, style, kind, engine):
+    m = guest(BOUNDLESS[kind], style=style, engine=engine)
+    start = time.monotonic()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        m.run()
+    assert 0.15 < time.monotonic() - start < 1.2
+    before = m.instructions
+    assert m.run(max_instructions=1000).reason is StopReason.LIMIT and m.instructions > before      # it can run on
+    assert sum(m.ledger.values()) == m.cycles
+
+
+def test_a_pending_signal_is_seen_by_a_short_run(guest, sigint):
+    m = guest(SPIN)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        m.run(max_instructions=10)
+
+
+def test_a_handler_that_does_not_raise_goes_on(guest):
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    try:
+        m = guest(COUNT)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert m.run(max_instructions=200_000_000).reason is StopReason.LIMIT
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen and m.instructions >= 200_000_000
+
+
+def test_other_threads_go_on(guest):
+    """run() holds no lock that others need: a Python thread counts while the guest spins."""
+    m, stop, count = guest(SPIN), threading.Event(), [0]
+
+    def work():
+        while not stop.is_set():
+            count[0] += 1
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        before, start = count[0], time.monotonic()
+        while time.monotonic() - start < 0.3:
+            m.run(max_instructions=50_000_000)                               # tens of milliseconds, the switch interval is 5
+        assert count[0] - before > 1000
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_two_machines_in_two_threads(guest, style):
+    code = b"\xbf\x00\x80\x00\x00" + b"\x0f\xa2\x31\xd8\xa3\x00\x00\x20\x00\x4f\x75\xf4" + EXIT
+    # mov edi, 0x8000; 1: cpuid; xor eax, ebx; mov [0x200000], eax; dec edi; jnz 1b
+    machines = [guest(code, style=style) for _ in range(3)]
+
+    def result(m):
+        assert m.run() == Stop(StopReason.EXIT, 7, "")
+        return m.instructions, m.units, m.digest(), m.exits
+    expected = result(machines[0])
+    got = [None, None]
+    threads = [threading.Thread(target=lambda n=n: got.__setitem__(n, result(machines[n + 1]))) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [expected, expected]
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_thousand_machines_leave_nothing_behind(guest, monkeypatch):
+    monkeypatch.setattr(_core, "load_profile", functools.cache(_core.load_profile))      # reading the file takes most of the time
+    mappings = lambda: len(open("/proc/self/maps").readlines())
+
+    def use(n):
+        for i in range(n):
+            m = guest(EXIT, style=STYLES[i & 1], engine=ENGINES[i >> 1 & 1])
+            m.on_exit(lambda kind, rip, value, m=m: False)                   # a cycle through the machine's own hook
+            m.add_port_device(0x300, 1, Ports())
+            assert m.run().status == 7
+            del m
+            if i % 20 == 0:
+                gc.collect()
+        gc.collect()
+    use(100)
+    before, mapped = resident(), mappings()
+    use(900)
+    assert resident() - before < 16 << 20
+    assert mappings() - mapped < 20
