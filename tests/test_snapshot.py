@@ -10,6 +10,7 @@ import random
 import struct
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyx86v import Machine, StopReason
+from pyx86v import Machine, StopReason, snapshot
 from pyx86v.snapshot import FORMAT, MAGIC, PREFIX, SnapshotError
 from rom_runs import build_guests, machine_for
 from snapshot_worker import fingerprint, outcome, run_on
@@ -81,6 +82,21 @@ def test_twenty_points_of_a_rom(tmp_path, name, style, clock):
     assert outcome(machine, machine.run()) == expected, "saving changed the machine that was saved"
 
 
+@pytest.mark.parametrize("profile", ["p4-672", "zen"])
+def test_blocks_across_pages(tmp_path, profile):
+    """Between a block that straddles pages and the next one, too, the future does not depend on what the engine caches."""
+    image = build_guests(tmp_path, {"straddle": []})["straddle"]
+
+    def machine():
+        made = Machine(style="vmx+ept", profile=profile)
+        made.load(image)
+        return made
+    first = machine()
+    expected = outcome(first, first.run(), full=True)
+    files = saved_at(machine(), points(profile, expected["instructions"] - 100, POINTS), tmp_path)
+    assert worker(files, "--json") == [expected] * len(files) and len(files) > POINTS // 2
+
+
 @pytest.mark.parametrize("name", ["minikernel", "itlb", "tlbreach"])
 @pytest.mark.parametrize("style, clock", MODES)
 def test_a_few_points_of_a_long_rom(tmp_path, name, style, clock):
@@ -137,6 +153,37 @@ def test_saved_while_the_guest_is_halted(tmp_path, style, clock):
             machine = Machine.restore(path)
     assert halted > 5 and machine.ledger["idle"] > halted * 100_000
     assert outcome(machine, machine.run(), full=True) == expected
+
+
+def before_an_interrupt(machine, path):
+    """Run to the last place where run() can stop before the next interrupt."""
+    for size in (100_000, 2_000, 1):
+        machine.save(path)
+        seen = machine.events["interrupts"]
+        while machine.events["interrupts"] == seen:
+            count = machine.instructions
+            assert machine.run(max_instructions=size).reason is StopReason.LIMIT
+        machine = Machine.restore(path)
+        if count > machine.instructions:
+            machine.run(max_instructions=count - machine.instructions)
+    return machine
+
+
+@pytest.mark.parametrize("style, clock", MODES)
+def test_between_a_jump_and_an_interrupt(tmp_path, style, clock):
+    """An interrupt is taken only behind a control transfer: that one was lies before the snapshot, and so in it."""
+    machine, path, found = machine_for("minikernel", style=style, clock=clock), tmp_path / "m", 0
+    while found < 3:
+        machine = before_an_interrupt(machine, path)
+        machine.save(path)
+        with snapshot.opened(path) as (_, sections):
+            found += sections["boundary"][0]            # else it comes out of HLT, or behind STI
+        other = Machine.restore(path)
+        seen = machine.events["interrupts"]
+        for each in (machine, other):
+            each.run(max_instructions=1)
+        assert machine.events["interrupts"] == other.events["interrupts"] == seen + 1
+        assert fingerprint(machine) == fingerprint(other)
 
 
 @pytest.mark.parametrize("style", ["native", "vmx+ept"])

@@ -10,12 +10,17 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_REP, block_decode
 from pyx86v.cost.ledger cimport charge_block
-from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, fetch_privilege, read_quiet
+from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_lookup, mmu_translate_quiet
+
+cdef enum:
+    WASTE_WINDOW = 256       # translations looked at together
+    WASTE_RATIO = 16         # translated instructions for each that ran
+    SHORT_BLOCKS = 8192
 
 cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
     """A fresh record; the shared `lost` one when the arena is full (every execution is then slow, and right)."""
@@ -37,10 +42,8 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
 
 cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
     """Host frame of code that is being executed."""
-    cdef Translation t
-    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e), &t) == XLAT_OK:
-        return t.hpa >> PAGE_SHIFT
-    return NO_FRAME
+    cdef hpa_t at
+    return at >> PAGE_SHIFT if code_hpa(e, pc, &at) else NO_FRAME
 
 cdef inline void price_marks(Engine* e, BlockRecord* r) noexcept nogil:
     """Keep each instruction's price between 1 and MAX_INSN_UNITS, as the packed budget needs (budget.pxd)."""
@@ -73,6 +76,21 @@ cdef inline uint16_t code_mode(char* env) noexcept nogil:
     """What of hflags says 16, 32 or 64-bit code."""
     return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64))
 
+cdef inline void watch_waste(Engine* e, int count) noexcept nogil:
+    """A guest that overwrites the code ahead of it makes the engine translate 512 instructions to run one.
+
+    When translations cost far more than what runs, the next ones are cut to one instruction each; then it is measured again.
+    """
+    e.window_blocks += 1
+    e.window_insns += <uint64_t>count
+    if e.window_blocks < WASTE_WINDOW:
+        return
+    if e.window_insns > WASTE_RATIO * (e.ledger.instructions - e.window_start + WASTE_WINDOW):
+        e.short_blocks = SHORT_BLOCKS
+    e.window_blocks = 0
+    e.window_insns = 0
+    e.window_start = e.ledger.instructions
+
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
     cdef uint8_t code[8192]
@@ -88,6 +106,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
     r.count = <uint16_t>n
     e.mark_count = r.first_mark + <uint64_t>n
+    watch_waste(e, n)
     r.flags = 0
     price_marks(e, r)
     if ends_by_itself(e, r, code):

@@ -27,6 +27,7 @@ from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
+from pyx86v.engine.portable cimport portable_find, portable_forget
 from pyx86v.engine.state cimport *
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.uc cimport *
@@ -44,6 +45,7 @@ cdef extern from *:
     const uint64_t NEVER "PYX_NEVER"
 
 cdef enum:
+    POLL_SLOW_PATHS = 4095   # and how many slow paths: a guest that makes the engine slow must give way to Ctrl-C too
     POLL_UNITS = 1 << 26     # how much machine time passes between looks at signals: about 1 M cycles
 
 cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
@@ -93,7 +95,7 @@ cdef bint over_limit(Engine* e) noexcept nogil:
             e.vcpu.exit_total >= e.max_exits:
         stop(e, STOP_LIMIT, 0)
         return True
-    if e.ledger.total >= e.poll_units:
+    if e.ledger.total >= e.poll_units or e.slow_paths & POLL_SLOW_PATHS == 0:
         e.poll_units = e.ledger.total + POLL_UNITS
         if e.poll is not NULL and e.poll(e.owner) != 0:
             stop(e, STOP_SIGNAL, 0)
@@ -204,10 +206,9 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         if not page_is_held(e, r.pc):
             tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
             leave_block(e, r.eip)
-    if e.breakpoint_count and not e.break_skip and at_breakpoint(e, r.pc):
+    if e.breakpoint_count and not e.step_next and at_breakpoint(e, r.pc):
         stop(e, STOP_BREAKPOINT, 0)
         leave_block(e, r.eip)
-    e.break_skip = False
     open_boundary = e.current[0].flags & REC_TRANSFER != 0
     if e.due != NEVER:
         now = guest_time(&e.guest)
@@ -223,6 +224,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     elif e.vcpu.line_seen:
         e.vcpu.line_seen = False       # withdrawn before it could be taken
     e.step_next = False
+    e.split_eip = NEVER
     grant(e, grant_until(e, pending or e.breakpoint_count != 0))
     if r.flags & REC_STRADDLE:
         e.look_first = True
@@ -246,51 +248,16 @@ cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     """uc_struct.add_inline_hook: called by the translator once a block."""
     cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
     emit_accounting(e, <void*>block_slow, record_new(e))
+    if e.short_blocks:
+        e.short_blocks -= 1                  # one instruction a block
+        (<int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS))[0] = TCG_OPS_FULL
 
 # The portable engine: the public BLOCK hook ---------------------------------------------------
 
 cdef void on_edge(uc_engine* uc, uc_tb* cur, uc_tb* prev, void* user) noexcept nogil:
     """A new block was translated: forget what was known at its address."""
     cdef Engine* e = <Engine*>user
-    portable_forget(e, cur.pc, cur.icount == 1)
-
-cdef void portable_forget(Engine* e, uint64_t pc, bint single) noexcept nogil:
-    cdef uint32_t i = e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]
-    while i:
-        if e.records[i].pc == pc:
-            e.records[i].flags = REC_NEW
-            e.records[i].cost = SLOW_COST
-        i = e.records[i].next
-
-cdef BlockRecord* portable_find(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
-    """The record of the block at (pc, size, mode), made when there is none and decoded when it is new."""
-    cdef uint32_t slot = <uint32_t>((pc ^ pc >> 16) & (RECORD_HASH - 1))
-    cdef uint32_t i = e.hash[slot]
-    cdef uint16_t mode = code_mode(e.env)
-    cdef BlockRecord* r = NULL
-    while i:
-        r = &e.records[i]
-        if r.pc == pc and r.size == size and r.mode == mode:
-            break
-        i = r.next
-    if i == 0:
-        r = record_new(e)
-        if r is not &e.lost:
-            r.next = e.hash[slot]
-            e.hash[slot] = e.record_count
-    if e.fresh or r.flags & (REC_NEW | REC_STEPPED):
-        e.fresh = False
-        portable_decode(e, r, pc, size)
-    return r
-
-cdef bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
-    """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
-    runs it again because it changed its own block."""
-    cdef BlockRecord* prev = e.current[0]
-    if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0:
-        return False
-    return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
-        mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
+    portable_forget(e, cur.pc)
 
 cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
     """UC_HOOK_BLOCK of the portable engine."""
@@ -305,17 +272,6 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
     else:
         e.budget[0] = left
     e.current[0] = r
-
-cdef void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
-    cdef uint32_t chain = r.next
-    record_decode(e, r, pc, size, False)
-    r.next = chain
-    if e.step_next:
-        r.flags |= REC_STEPPED | REC_SLOW
-        r.cost = SLOW_COST
-    elif is_restart(e, pc, size, r):
-        r.flags |= REC_RESTART | REC_SLOW
-        r.cost = SLOW_COST
 
 # Instruction events ---------------------------------------------------------------------------
 
@@ -438,10 +394,6 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
     if number >= 0x100 and number < 0x100 + 0x400:
         give_back(e, rip)
         on_intercept(e, <int>(number - 0x100), rip)
-    elif number >= 0x10000:                                  # the engine's own: a breakpoint
-        give_back(e, rip)
-        e.current[0] = &e.closed_end
-        stop(e, STOP_BREAKPOINT, 0)
     else:
         give_back(e, rip)
         on_exception(e, <int>(number & 0xff), rip, software)
@@ -457,6 +409,29 @@ cdef inline void after_event(Engine* e) noexcept nogil:
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, platform_irq(&e.world.platform)))
+
+cdef inline uint64_t debug_registers_hit(Engine* e, uint64_t pc) noexcept nogil:
+    """DR6's bits of the enabled execution breakpoints at `pc` (SDM 3B 17.2)."""
+    cdef uint64_t* dr = env_u64(e.env, ENV_DR)
+    cdef uint64_t hit = 0
+    cdef int i
+    for i in range(4):
+        if dr[7] >> (2 * i) & 3 and dr[7] >> (16 + 4 * i) & 3 == 0 and dr[i] == pc:
+            hit |= <uint64_t>1 << i
+    return hit
+
+cdef void on_debug(void* cpu) noexcept nogil:
+    """CPUClass.debug_excp_handler: a breakpoint inside a block, ours or the guest's (DR0-DR3).  Never returns:
+    the engine would wait for ever for a debugger, as it does with its own handler when CS has a base."""
+    cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
+    cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0], pc = linear_rip(e, eip)
+    if at_breakpoint(e, pc):
+        give_back(e, eip)
+        e.current[0] = &e.closed_end
+        stop(e, STOP_BREAKPOINT, 0)
+        leave_block(e, eip)
+    env_u64(e.env, ENV_DR + 48)[0] |= debug_registers_hit(e, pc)
+    raise_exception_err_x86_64(e.env, VEC_DB, 0)
 
 cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     """UC_HOOK_INSN_INVALID: ours to emulate, or #UD."""
@@ -647,6 +622,7 @@ cdef void engine_attach(Engine* e) noexcept:
     cls = (<void***>(e.cpu + CPU_CLASS))[0]
     env_u32(e.env, ENV_FEATURES_7_EBX)[0] |= 1 << 20        # SMAP: the walker enforces it
     cls[CLASS_TLB_FILL] = <void*>fill
+    cls[CLASS_DEBUG] = <void*>on_debug
     if not e.portable:
         (<void**>(<char*>e.uc + UC_ADD_INLINE_HOOK))[0] = <void*>emit_hook
         remove_exit_checks(e.uc, &EXIT_CHECK)
@@ -709,7 +685,26 @@ cdef void engine_reset(Engine* e) noexcept:
     intercepts_on(e)
 
 cdef int engine_run(Engine* e, bint step) noexcept nogil:
-    """Run until something sets `stopping`, or one instruction.  Returns the uc_err of the engine (0 in all ordinary cases)."""
+    """Run until something stops the guest, or one instruction.  Returns the uc_err of the engine (0 in all ordinary cases).
+
+    When the last run stopped at a breakpoint, its instruction is run alone first, the breakpoint lifted.
+    """
+    cdef uint64_t limit = e.max_instructions, pc = linear_rip(e, env_u64(e.env, ENV_EIP)[0])
+    cdef int err
+    if not at_breakpoint(e, pc) or not (step or e.vcpu.stop_reason == STOP_BREAKPOINT):
+        return run_until_stop(e, step)
+    if limit > e.ledger.instructions:
+        e.max_instructions = e.ledger.instructions + 1
+    cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_GDB)
+    err = run_until_stop(e, True)
+    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_GDB, NULL)
+    e.max_instructions = limit
+    if step or err or e.vcpu.stop_reason != STOP_LIMIT:
+        return err
+    return run_until_stop(e, False)
+
+cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
+    """Run until something sets `stopping`.  The uc_err of the engine."""
     cdef int err = 0
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
@@ -756,13 +751,13 @@ cdef bint engine_breakpoint(Engine* e, uint64_t pc, bint add) noexcept nogil:
             if not add:
                 e.breakpoint_count -= 1
                 e.breakpoints[i] = e.breakpoints[e.breakpoint_count]
-                cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_CPU)
+                cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_GDB)
             return True
     if not add or e.breakpoint_count == MAX_BREAKPOINTS:
         return False
     e.breakpoints[e.breakpoint_count] = pc
     e.breakpoint_count += 1
-    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_CPU, NULL)
+    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_GDB, NULL)
     return True
 
 cdef bytes engine_fpu_image(Engine* e):

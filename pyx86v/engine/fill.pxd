@@ -204,9 +204,22 @@ cdef inline int fetch_privilege(Engine* e) noexcept nogil:
     """Whose code is running: under SMEP the supervisor does not see the user's."""
     return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
 
+cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
+    """Where running code lies: as the modelled first level has it, which the engine runs from even when the guest has
+    changed its tables since; else as the tables say.  False: nowhere."""
+    cdef Translation t
+    cdef const TlbEntry* held = mmu_lookup(e.mmu, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e))
+    if held is not NULL:
+        hpa[0] = entry_hpa(held, gva)
+        return True
+    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), &t) != XLAT_OK:
+        return False
+    hpa[0] = t.hpa + (gva & PAGE_MASK)
+    return True
+
 cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n) noexcept nogil:
     """Read running code without charging, counting or filling; what cannot be fetched reads as all ones.  True: all could."""
-    cdef Translation t
+    cdef hpa_t at
     cdef uint64_t piece
     cdef uint8_t* p
     cdef uint8_t* to = <uint8_t*>out
@@ -216,8 +229,8 @@ cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n) noexcep
         if piece > n:
             piece = n
         p = NULL
-        if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), &t) == XLAT_OK:
-            p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), piece)
+        if code_hpa(e, gva, &at):
+            p = ram_pointer(&e.ram, at, piece)
         if p is NULL:
             memset(to, 0xff, piece)
             good = False
@@ -262,7 +275,11 @@ cdef inline void fault_of_block(Engine* e, gva_t va) noexcept nogil:
     if (linear_of(e, eip) ^ va) >> PAGE_SHIFT == 0:
         return
     n = whole_before(e, eip, va & ~<uint64_t>PAGE_MASK)
+    if e.split_eip == eip and n >= e.split_count:            # the engine went further than our decoder: fewer, down to
+        n = e.split_count >> 1                               # the one instruction at `eip`, whose own fault it is
     if n > 0:
+        e.split_eip = eip
+        e.split_count = n
         env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = <uint32_t>n
         e.step_next = True
         cpu_loop_exit_noexc_x86_64(e.cpu)

@@ -35,6 +35,7 @@ cdef extern from *:
     extern void helper_check_exit_request_x86_64(void *uc, uint32_t a);
     extern int cpu_breakpoint_insert_x86_64(void *cpu, uint64_t pc, int flags, void **bp);
     extern int cpu_breakpoint_remove_x86_64(void *cpu, uint64_t pc, int flags);
+    extern void breakpoint_handler_x86_64(void *cpu);
     extern void uc_add_inline_hook_x86_64(void *uc, void *hook, void **args, int n);
     /* translator */
     extern void *tcg_temp_new_internal_x86_64(void *s, int type, _Bool local);
@@ -66,6 +67,7 @@ cdef extern from *:
     void helper_check_exit_request_x86_64(void* uc, uint32_t a) noexcept nogil
     int cpu_breakpoint_insert_x86_64(void* cpu, uint64_t pc, int flags, void** bp) noexcept nogil
     int cpu_breakpoint_remove_x86_64(void* cpu, uint64_t pc, int flags) noexcept nogil
+    void breakpoint_handler_x86_64(void* cpu) noexcept nogil
     void uc_add_inline_hook_x86_64(void* uc, void* hook, void** args, int n) noexcept nogil
     void* tcg_temp_new_internal_x86_64(void* s, int type, bint local) noexcept nogil
     void tcg_temp_free_internal_x86_64(void* s, void* temp) noexcept nogil
@@ -89,6 +91,7 @@ cdef enum:                     # CPUState
     CPU_CLASS = 0x81b0
     CLASS_TLB_FILL = 9         # in pointers, from the class object
     CLASS_TLB_FILL_SYSTEM = 10
+    CLASS_DEBUG = 15           # debug_excp_handler
     CPU_INTERRUPT_REQUEST = 0x81b8
 
 cdef enum:                     # CPUX86State
@@ -115,7 +118,7 @@ cdef enum:                     # CPUX86State
     ENV_MXCSR = 0x330
     ENV_XMM = 0x338            # slots of 64 bytes
     ENV_AFTER_XMM = 0xb38      # behind 32 of them: scratch, and the state of extensions that the engine does not have
-    BP_CPU = 0x20
+    BP_GDB = 0x10              # a debugger's breakpoint: no resume flag, no DR6
     ENV_SYSENTER_CS = 0x12c0
     ENV_SYSENTER_ESP = 0x12c8
     ENV_SYSENTER_EIP = 0x12d0
@@ -177,6 +180,8 @@ cdef enum:                     # CPUTLB, below CPUX86State
     SOFT_NO_ATTRIBUTES = 1     # MEMTXATTRS_UNSPECIFIED
 
 cdef enum:                     # TCGContext
+    TCG_OPS = 0x38             # int: operations of the block that is being translated
+    TCG_OPS_FULL = 4000        # at which the translator ends it
     TCG_HELPER_TABLE = 0x98e0
     TCG_CPU_ENV = 0x98f0
     TCG_UC = 0x9970

@@ -81,6 +81,8 @@ cdef str check_class(uc_engine* uc, char* cpu):
     cdef void** cls = (<void***>(cpu + CPU_CLASS))[0]
     if not plausible(cls) or cls[CLASS_TLB_FILL_SYSTEM] != <void*>x86_cpu_tlb_fill_x86_64:
         return "CPUClass.tlb_fill"
+    if cls[CLASS_DEBUG] != <void*>breakpoint_handler_x86_64:
+        return "CPUClass.debug_excp_handler"
     if (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] != <void*>uc_add_inline_hook_x86_64:
         return "uc_struct.add_inline_hook"
     return None
@@ -167,6 +169,8 @@ cdef str check_block(uc_engine* uc):
         return "memory"
     uc_hook_add(uc, &h, UC_HOOK_BLOCK, <void*>see_block, NULL, 1, 0)
     uc_emu_start(uc, 0x10000, 0, 0, 0)
+    if not 0 < (<int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS))[0] < TCG_OPS_FULL:
+        return "TCGContext.nb_ops"
     if SEEN_SIZE != 4 or SEEN_COUNT != 4 or SEEN_CFLAGS & 0x7fff:
         return f"TranslationBlock (size {SEEN_SIZE}, instructions {SEEN_COUNT})"
     return None

@@ -12,7 +12,7 @@ Why the future is the same without them
    it held is refilled free, by modelled hits that change nothing (a first level is never LRU).
 3. Whether the last block ended in a control transfer decides if an interrupt may be taken now: section "boundary".
 4. A block that straddles pages makes its successor look its page up (invariant 3 of blocks.pxd).  With an empty
-   soft TLB the successor is looked up anyway, and asking twice counts once.
+   soft TLB the successor is looked up anyway.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -164,6 +164,5 @@ cdef str snapshot_apply(Engine* e, Sinks* sinks, dict sections):
             load_sink(&sinks.report, sections["report"]) and load_sink(&sinks.input, sections["input"])):
         return "console: does not fit in memory"
     e.guest.skipped = e.world.skipped
-    e.look_first = True
     e.current[0] = &e.open_end if sections["boundary"][0] else &e.closed_end
     return None

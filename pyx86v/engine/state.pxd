@@ -106,8 +106,14 @@ ctypedef struct Engine:
     uint64_t mmio_rip
     uint64_t mmio_gva
     bint string_io
+    uint64_t split_eip   # fault_of_block: the block that is being translated again,
+    int split_count      # and with how many instructions
     const BlockRecord* looked_up   # the block that was left to have its last page looked up
     bint look_first      # the next block looks its first page up (invariant 3, blocks.pxd)
+    uint32_t short_blocks    # so many translations are to be of one instruction only (blocks.pxd)
+    uint32_t window_blocks   # translations,
+    uint64_t window_insns    # instructions in them,
+    uint64_t window_start    # and instructions retired before them
     bint flush_blocks    # the arena is nearly full
     uint64_t due         # guest time of the next device event
     uint64_t poll_units  # ledger total at which to poll for signals
@@ -117,7 +123,6 @@ ctypedef struct Engine:
     uint64_t exits       # of all kinds
     uint64_t breakpoints[MAX_BREAKPOINTS]
     int breakpoint_count
-    bint break_skip      # resume from a breakpoint without hitting it again
     bint stopping
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Block records of the portable engine, which has Unicorn's public BLOCK hook and nothing else to go by.
+
+A record is found by (address, size, code size) in a hash, and forgotten when Unicorn says that it translated
+something new at its address.
+"""
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from pyx86v.arch.types cimport PAGE_MASK
+from pyx86v.engine.blocks cimport code_mode, record_decode, record_new
+from pyx86v.engine.budget cimport mark_at
+from pyx86v.engine.state cimport *
+
+cdef inline void portable_forget(Engine* e, uint64_t pc) noexcept nogil:
+    """A new block was translated at this address."""
+    cdef uint32_t i = e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]
+    while i:
+        if e.records[i].pc == pc:
+            e.records[i].flags = REC_NEW
+            e.records[i].cost = SLOW_COST
+        i = e.records[i].next
+
+cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
+    """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
+    runs it again because it changed its own block."""
+    cdef BlockRecord* prev = e.current[0]
+    if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0:
+        return False
+    return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
+        mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
+
+cdef inline void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
+    cdef uint32_t chain = r.next
+    record_decode(e, r, pc, size, False)
+    r.next = chain
+    if e.step_next:
+        r.flags |= REC_STEPPED | REC_SLOW
+        r.cost = SLOW_COST
+    elif is_restart(e, pc, size, r):
+        r.flags |= REC_RESTART | REC_SLOW
+        r.cost = SLOW_COST
+
+cdef inline BlockRecord* portable_find(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
+    """The record of the block at (pc, size, mode), made when there is none and decoded when it is new."""
+    cdef uint32_t slot = <uint32_t>((pc ^ pc >> 16) & (RECORD_HASH - 1))
+    cdef uint32_t i = e.hash[slot]
+    cdef uint16_t mode = code_mode(e.env)
+    cdef BlockRecord* r = NULL
+    while i:
+        r = &e.records[i]
+        if r.pc == pc and r.size == size and r.mode == mode:
+            break
+        i = r.next
+    if i == 0:
+        r = record_new(e)
+        if r is not &e.lost:
+            r.next = e.hash[slot]
+            e.hash[slot] = e.record_count
+    if e.fresh or r.flags & (REC_NEW | REC_STEPPED):
+        e.fresh = False
+        portable_decode(e, r, pc, size)
+    return r
