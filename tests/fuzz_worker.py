@@ -583,7 +583,8 @@ def options_of(seed):
     """Style, engine, clock and profile of a seed: all combinations come round."""
     rng = random.Random(seed * 7919 + 1)
     return {"style": ("native", "vmx+ept")[seed // len(FAMILIES) & 1], "engine": rng.choice(("inline", "inline", "portable")),
-            "clock": rng.choice(("cycles", "instructions")), "profile": rng.choice(PROFILES)}
+            "clock": rng.choice(("cycles", "instructions")), "profile": rng.choice(PROFILES),
+            "ept_page": rng.choice(("4K", "4K", "2M", "1G"))}
 
 
 def run(frame, seed, digest=True, limits={"max_cycles": CYCLES}, **changed):

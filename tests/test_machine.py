@@ -48,6 +48,37 @@ def one_line(error):
     return "\n" not in str(error.value) and str(error.value)
 
 
+# Longer programs ------------------------------------------------------------------------------
+
+def tables(code, handler=b"", offset=ENTRY + 0xC0):
+    """LGDT, LIDT, a stack, then `code` at ENTRY + 0x40 in a segment whose base is 0x1000 (selector 0x18); every vector's
+    gate leads to 8:offset, where `handler` lies by default."""
+    data, base = ENTRY + 0x100, 0x1000
+    start = (b"\x0f\x01\x15" + struct.pack("<I", data) + b"\x0f\x01\x1d" + struct.pack("<I", data + 8)
+             + b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\xea" + struct.pack("<IH", ENTRY + 0x40 - base, 0x18))
+    pointers = struct.pack("<HI2x", 31, data + 0x20) + struct.pack("<HI2x", 0x7FF, data + 0x100)
+    gdt = struct.pack("<4Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF | base << 16)
+    gate = struct.pack("<HHHH", offset & 0xFFFF, 8, 0x8E00, offset >> 16)
+    text = start.ljust(0x40, b"\x90") + code
+    return text.ljust(0xC0, b"\x90") + handler.ljust(0x40, b"\x90") + pointers.ljust(0x20, b"\0") + gdt.ljust(0xE0, b"\0") + gate * 256
+
+
+def endless_fault():
+    """UD2, whose handler is that same UD2."""
+    return tables(b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\x0f\x0b", offset=ENTRY + 0x40)
+
+
+def endless_idle():
+    """The timer at its fastest, a handler that only returns, and HLT in a loop: time passes in leaps."""
+    writes = ((0x11, 0x20), (0x20, 0x21), (4, 0x21), (1, 0x21), (0xFE, 0x21), (0x34, 0x43), (0, 0x40), (1, 0x40))
+    ports = b"".join(b"\xb0%c\xe6%c" % pair for pair in writes)                  # mov al, value; out port, al
+    return tables(ports + b"\xfb\xf4\xeb\xfd", b"\x50\xb0\x20\xe6\x20\x58\xcf")   # sti; 1: hlt; jmp 1b -- push eax ... pop eax; iret
+
+
+SELF_CHANGING = b"\xc6\x05" + struct.pack("<I", ENTRY + 7) + b"\x90\x90\xeb\xf6"      # 1: mov byte [2f], 0x90; 2: nop; jmp 1b
+BOUNDLESS = {"jump": SPIN, "cpuid": CPUID_LOOP, "fault": endless_fault(), "idle": endless_idle(), "self-changing": SELF_CHANGING}
+
+
 # Running --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("style", STYLES)
@@ -104,6 +135,19 @@ def test_slices_add_up_to_the_whole(guest, style, clock):
     for what in ("instructions", "units", "ledger_units", "exits", "tlb", "walks"):
         assert getattr(cut, what) == getattr(whole, what)
     assert cut.digest() == whole.digest()
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_limits_stop_what_never_runs_an_instruction(guest, style, engine):
+    """An exception whose handler lies where nothing answers: each delivery ends in the next, and no block begins."""
+    m = guest(tables(b"\x0f\x0b", offset=0xF0000000), style=style, engine=engine)
+    assert m.run(max_cycles=50_000).reason is StopReason.LIMIT
+    assert 50_000 <= m.cycles < 60_000
+    retired = m.instructions
+    assert retired == 4 and m.events["exceptions"][6] > 10                    # lgdt, lidt, mov, ljmp; #UD
+    m.run(max_cycles=50_000)
+    assert m.instructions == retired
 
 
 def test_step(guest):
@@ -209,6 +253,19 @@ def test_breakpoints_come_and_go(guest, engine):
     with pytest.raises(ValueError, match="at most 64") as error:
         m.add_breakpoint(0x300000)
     assert one_line(error)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_guest_has_breakpoints_of_its_own(guest, style, engine):
+    """DR0 holds a linear address; code in a segment with a base reaches it inside a block (SDM 3B 17.2)."""
+    linear = ENTRY + 0x60
+    code = (b"\xb8" + struct.pack("<I", linear) + b"\x0f\x23\xc0" + b"\xb8\x02\x04\0\0" + b"\x0f\x23\xf8").ljust(0x20, b"\x90") + EXIT
+    # mov eax, linear; mov dr0, eax; mov eax, 0x402; mov dr7, eax; nop ... -- handler: dr6, then the pushed EIP, to port 0xe8
+    m = guest(tables(code, b"\x0f\x21\xf0\xe7\xe8\x58\xe7\xe8\xb0\x09\xe6\xf4"), style=style, engine=engine)
+    assert m.run() == Stop(StopReason.EXIT, 9, "")
+    assert m.report[0] & 0xF == 1 and m.report[1] == linear - 0x1000
+    assert m.events["exceptions"] == {1: 1}
 
 
 # Devices --------------------------------------------------------------------------------------
@@ -359,35 +416,6 @@ def test_misuse(guest, tmp_path):
 
 
 # Signals and threads --------------------------------------------------------------------------
-
-def endless_fault():
-    """LGDT, LIDT, a stack, a far jump; then UD2, whose handler is that same UD2."""
-    data, fault = ENTRY + 0x100, ENTRY + 0x40
-    code = (b"\x0f\x01\x15" + struct.pack("<I", data) + b"\x0f\x01\x1d" + struct.pack("<I", data + 8)
-            + b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\xea" + struct.pack("<IH", fault, 8))
-    pointers = struct.pack("<HI2x", 23, data + 0x20) + struct.pack("<HI2x", 0x7FF, data + 0x100)
-    gdt = struct.pack("<3Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
-    gate = struct.pack("<HHHH", fault & 0xFFFF, 8, 0x8E00, fault >> 16)
-    handler = b"\xbc" + struct.pack("<I", MEMORY - 16) + b"\x0f\x0b"
-    return (code.ljust(0x40, b"\x90") + handler).ljust(0x100, b"\0") + pointers.ljust(0x20, b"\0") + gdt.ljust(0xE0, b"\0") + gate * 256
-
-
-def endless_idle():
-    """Interrupts on, the timer behind an IDT whose handler only returns, and HLT in a loop: time passes in leaps."""
-    handler = b"\x50\xb0\x20\xe6\x20\x58\xcf"                                # push eax; mov al, 0x20; out 0x20, al; pop eax; iret
-    code = endless_fault()
-    at = code.index(b"\x0f\x0b") - 5
-    pic = b"".join(b"\xb0%c\xe6%c" % pair for pair in ((0x11, 0x20), (0x20, 0x21), (4, 0x21), (1, 0x21), (0xFE, 0x21), (0x34, 0x43), (0, 0x40), (1, 0x40)))
-    gate = struct.pack("<HHHH", (ENTRY + 0xC0) & 0xFFFF, 8, 0x8E00, ENTRY + 0xC0 >> 16)
-    text = bytearray(code[:0x200]) + gate * 256
-    text[at:at + 0x60] = (b"\xbc" + struct.pack("<I", MEMORY - 16) + pic + b"\xfb\xf4\xeb\xfd").ljust(0x60, b"\x90")
-    text[0xC0:0xC0 + len(handler)] = handler
-    return bytes(text)
-
-
-SELF_CHANGING = b"\xc6\x05" + struct.pack("<I", ENTRY + 7) + b"\x90\x90\xeb\xf6"      # 1: mov byte [2f], 0x90; 2: nop; jmp 1b
-BOUNDLESS = {"jump": SPIN, "cpuid": CPUID_LOOP, "fault": endless_fault(), "idle": endless_idle(), "self-changing": SELF_CHANGING}
-
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", BOUNDLESS)
