@@ -25,5 +25,5 @@ def test_commands_and_guests_exist():
     roms = {rom["name"] for rom in guests.manifest()}
     for command, guest in re.findall(r"^    pyx86v ([a-z]+) ([a-z0-9]+)", README, re.M):
         assert command in names and (guest in roms or guest == "vmlinuz"), (command, guest)
-    for file in re.findall(r"`?([A-Z]+\.md|roms/README\.md|LICENSE)`?", README):
+    for file in re.findall(r"((?:bench/|roms/)?[A-Z]+\.md|LICENSE)", README):
         assert (ROOT / file).exists(), file
