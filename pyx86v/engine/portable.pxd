@@ -23,7 +23,7 @@ cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRe
     """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
     runs it again because it changed its own block."""
     cdef BlockRecord* prev = e.current[0]
-    if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0:
+    if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0 or r.mode != prev.mode:     # another width came by a far jump
         return False
     return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
         mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
