@@ -14,6 +14,7 @@ from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, rea
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
+from pyx86v.engine.resume cimport resume_flag
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_lookup, mmu_translate_quiet
 
@@ -117,7 +118,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.frame2 = code_frame(e, pc + size - 1)
     if restart:
         r.flags |= REC_RESTART | REC_SLOW
-    if r is &e.lost:
+    if r is &e.lost or resume_flag(e):
         r.flags |= REC_SLOW
     r.true_cost = pack(e, e.marks[r.first_mark + n - 1].units, <uint64_t>n)
     r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost

@@ -227,7 +227,7 @@ cdef inline bint deliver_protected(Engine* e, const Attempt* d, uint32_t ext, Fa
         sp = <uint32_t>rsp[0]
         ss_base = ss.base
         mask = 0xffffffffU if ss.flags & SEG_BIG else 0xffff
-    words[n] = <uint32_t>flags
+    words[n] = <uint32_t>pushed_flags(e, d)
     words[n + 1] = env_segment(e.env, SEG_CS).selector & 0xffff
     words[n + 2] = <uint32_t>d.rip
     n += 3
@@ -301,7 +301,7 @@ cdef inline bint deliver_long(Engine* e, const Attempt* d, uint32_t ext, Fault* 
         n += 1
     words[n] = d.rip
     words[n + 1] = env_segment(e.env, SEG_CS).selector & 0xffff
-    words[n + 2] = flags
+    words[n + 2] = pushed_flags(e, d)
     words[n + 3] = rsp[0]
     words[n + 4] = ss.selector & 0xffff
     n += 5
@@ -333,6 +333,14 @@ cdef inline bint contributory(int vector) noexcept nogil:
 
 cdef inline bint has_error_code(int vector) noexcept nogil:
     return vector == VEC_DF or (VEC_TS <= vector <= VEC_PF) or vector == VEC_AC
+
+cdef inline uint64_t pushed_flags(Engine* e, const Attempt* d) noexcept nogil:
+    """RFLAGS as the frame gets it: a fault sets RF in it, but for #DB (SDM 3B 17.3.1.1).  #BP, #OF, #DF and #MC are no faults."""
+    cdef uint64_t flags = env_rflags(e.env)
+    if d.kind != DELIVER_EXCEPTION or d.vector == VEC_DB or d.vector == VEC_BP or d.vector == VEC_OF or \
+            d.vector == VEC_DF or d.vector == VEC_MC:
+        return flags
+    return flags | FL_RF
 
 cdef inline bint deliver_once(Engine* e, const Attempt* d, Fault* f) noexcept nogil:
     cdef uint32_t ext = 0 if d.kind == DELIVER_INT_N else 1

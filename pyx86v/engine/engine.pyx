@@ -28,6 +28,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget
+from pyx86v.engine.resume cimport resume_clear, resume_flag, resume_one, resumed
 from pyx86v.engine.state cimport *
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.uc cimport *
@@ -185,6 +186,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
+    if e.resuming and resumed(e, r):
+        leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
         settle(e)
         restart_give_back(e, r)
@@ -223,9 +226,11 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             leave_block(e, r.eip)
     elif e.vcpu.line_seen:
         e.vcpu.line_seen = False       # withdrawn before it could be taken
+    if resume_flag(e) and not resume_one(e, r):
+        leave_block(e, r.eip)
     e.step_next = False
     e.split_eip = NEVER
-    grant(e, grant_until(e, pending or e.breakpoint_count != 0))
+    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming))
     if r.flags & REC_STRADDLE:
         e.look_first = True
         if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
@@ -267,7 +272,7 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
     if r.pc != pc or r.size != size or r.mode != code_mode(e.env) or r.flags & (REC_NEW | REC_STEPPED) or e.fresh:
         r = portable_find(e, pc, size)
     left = e.budget[0] - r.cost
-    if left < 0:
+    if left < 0 or resume_flag(e):
         block_enter(e, r)
     else:
         e.budget[0] = left
@@ -278,8 +283,10 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
 cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
     """Carry the verdict on an instruction event out.  The ledger stands just before the instruction."""
     cdef uint64_t units
+    e.resuming = False
     if verdict == RESUME:
         if ev.retire:
+            resume_clear(e)
             units = units_at(e, ev.rip)
             charge_block(e.ledger, <int64_t>(units if ev.charge_insn else 0), 1)
             env_u64(e.env, ENV_EIP)[0] = advance(e, ev.rip, ev.length)
@@ -534,6 +541,7 @@ cdef void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, void* u
     port_access(e, &ev)
     if e.stopping and not e.string_io:       # the guest ended itself: not an instruction further
         give_back(e, advance(e, ev.rip, ev.length))
+        resume_clear(e)
         e.current[0] = &e.closed_end
         leave_block(e, advance(e, ev.rip, ev.length))
 
@@ -709,6 +717,7 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = True
+    e.resuming = False
     refresh_due(e)
     if e.vcpu.halted:
         wait_for_interrupt(e)

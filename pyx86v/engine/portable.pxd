@@ -21,12 +21,12 @@ cdef inline void portable_forget(Engine* e, uint64_t pc) noexcept nogil:
 
 cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
     """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
-    runs it again because it changed its own block."""
+    runs it again because it changed its own block.  A breakpoint is a block of one byte, not of an instruction."""
     cdef BlockRecord* prev = e.current[0]
     if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0 or r.mode != prev.mode:     # another width came by a far jump
         return False
     return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
-        mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
+        mark_at(e, prev, r.eip) >= 0 and mark_at(e, prev, r.eip + size) >= 0 and (pc + size) & PAGE_MASK != 0
 
 cdef inline void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     cdef uint32_t chain = r.next
