@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An independent page walker in Python, written from the manual and from nothing of pyx86v.mmu.
 
-Each format is a table of levels (SDM 3A tables 4-3 to 4-20, SDM 3C tables 28-1 to 28-6); a walk first gathers
-the chain of entries, then judges it.  A bytearray is machine memory; a context is a plain object.
+Each format is a table of levels (SDM 3A tables 4-3 to 4-20, SDM 3C tables 28-1 to 28-6, APM 2 5.3 and 15.25); a walk
+first gathers the chain of entries, then judges it.  A bytearray is machine memory; a context is a plain object.
 """
 from dataclasses import dataclass, field
 
@@ -43,6 +43,8 @@ class Context:
     page1g: bool = True
     ept_1g: bool = True
     exec_only: bool = False
+    nested_kind: int = 0   # 1: NPT, and then
+    nested_nxe: bool = False   # the host's EFER.NXE
 
     wp = property(lambda s: bool(s.cr0 & BIT[16]))
     pg = property(lambda s: bool(s.cr0 & BIT[31]))
@@ -121,6 +123,8 @@ class Walker:
         ctx = self.ctx
         if not ctx.eptp:
             return (ctx.base + gpa if gpa < ctx.size else None), 48, "rwx"
+        if ctx.nested_kind:
+            return self.npt(gpa, write, fetch, final)
         table, rights, chain = ctx.eptp & bits(51, 12), {"r", "w", "x"}, []
         want = read * 1 + write * 2 + fetch * 4
 
@@ -168,11 +172,45 @@ class Walker:
         page = entry & bits(51, level.shift)
         return page + (gpa & bits(level.shift - 1, 0)), level.shift, rights
 
+    def npt(self, gpa, write, fetch, final):
+        """The same through AMD's nested tables: a long-mode walk of a user's access (APM 2 15.25.4 to 15.25.6)."""
+        ctx = self.ctx
+        host = Context(maxphyaddr=ctx.maxphyaddr, page1g=ctx.page1g, efer=ctx.nested_nxe * BIT[11])
+        seen = []
+
+        def fault(present, rsvd=False):
+            self.gpa = gpa
+            self.qualification = (present | write << 1 | BIT[2] | rsvd << 3 | (fetch and ctx.nested_nxe) << 4
+                                  | (BIT[32] if final else BIT[33]))
+            raise Stop("ept-violation")
+
+        if gpa > bits(47, 0):
+            fault(False)
+        table = ctx.eptp & bits(51, 12)
+        for level in LONG:
+            at = table + 8 * (gpa >> level.shift & 511)
+            entry = self.load(at, 8)
+            self.nested_refs += 1
+            if not entry & BIT[0]:
+                fault(False)
+            if entry & reserved(host, LONG, level, entry):
+                fault(True, rsvd=True)
+            seen.append(entry)
+            if level.shift == 12 or (level.can_map and entry & BIT[7]):
+                break
+            self.store(at, 8, entry | BIT[5])
+            table = entry & bits(51, 12)
+        user, writable, no_execute = (all(e & BIT[2] for e in seen), all(e & BIT[1] for e in seen), any(e & BIT[63] for e in seen))
+        if not user or (write and not writable) or (fetch and no_execute):
+            fault(True)
+        self.store(at, 8, entry | BIT[5] | write * BIT[6])
+        return (entry & bits(51, level.shift)) + (gpa & bits(level.shift - 1, 0)), level.shift, "rw" if writable else "r"
+
     # ---- guest
 
     def entry_hpa(self, gpa):
         """Where a guest entry lies, and whether it may be written (EPT without A/D flags can forbid that)."""
-        ad = bool(self.ctx.eptp & BIT[6])
+        ad = bool(self.ctx.eptp & BIT[6] or self.ctx.nested_kind)
         hpa, _, rights = self.nested(gpa, read=True, write=ad)
         return hpa, rights
 

@@ -184,7 +184,7 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
             return XLAT_NO_RAM               # a store to firmware goes to the bus, where nothing takes it
         if status != XLAT_EPT_VIOLATION and status != XLAT_EPT_MISCONFIG:
             return status
-        if t.gpa & e.world.window.a20_mask >= e.world.window.size and t.qualification & 0x100:
+        if t.gpa & e.world.window.a20_mask >= e.world.window.size and nested_final(t.qualification):
             return XLAT_NO_RAM               # the exit is taken by the access itself (EV_MMIO_*)
         event_init(&ev, EV_EPT_VIOLATION if status == XLAT_EPT_VIOLATION else EV_EPT_MISCONFIG)
         ev.gpa = t.gpa

@@ -277,7 +277,7 @@ cdef inline void violation_drops(Walker* w, gva_t gva, Translation* out) noexcep
     if index >= 0:
         tlb_drop(&m.tlb, index)
     m.count.ept_violations += 1
-    if w.qualification & QUAL_FINAL:
+    if nested_final(w.qualification):
         largest = tag_drop_page(&m.tlb, m.tlb.local, gva, &n)
         largest = max(largest, tag_drop_page(&m.tlb, m.tlb.shared, gva, &n))
     if n:

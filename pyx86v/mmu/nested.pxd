@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""EPT: from guest-physical to machine addresses (SDM 3C 28.3, "The extended page table mechanism").
+"""Nested paging, from guest-physical to machine addresses: EPT (SDM 3C 28.3, "The extended page table mechanism")
+and AMD's NPT (APM 2 15.25), whose tables have the format of ordinary long-mode paging.
 
 An access is given as EPT_R, EPT_W, EPT_X bits.  Entries are read and charged one by one; the accessed flag
 of a table entry is set on the way down, that of the leaf, and dirty, only when the access is allowed.
 """
 from libc.stdint cimport uint64_t
 from pyx86v.arch.ptes cimport *
+from pyx86v.arch.regs cimport PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W
 from pyx86v.arch.types cimport gpa_t, hpa_t
 from pyx86v.cost.ledger cimport Ledger, NESTED_REF_1, NESTED_TLB_HIT, TLB, WALK_NESTED_1, charge
 from pyx86v.mmu.memory cimport HPA_NONE, Ram, ram_read64, ram_write64, window_hpa
@@ -20,6 +22,14 @@ cdef enum:               # exit qualification of an EPT violation (SDM 3C table 
     QUAL_ENTRY_SHIFT = 3 # bits 5:3: R, W, X of all entries read, ANDed
     QUAL_GVA_VALID = 0x80
     QUAL_FINAL = 0x100   # the access to the page itself, not to a paging structure
+
+cdef extern from *:      # EXITINFO1 of a nested page fault: an error code, and what was translated (APM 2 15.25.6)
+    """
+    #define PYX_NPF_FINAL (1ULL << 32)
+    #define PYX_NPF_TABLE (1ULL << 33)
+    """
+    const uint64_t NPF_FINAL "PYX_NPF_FINAL"     # the guest's final physical address
+    const uint64_t NPF_TABLE "PYX_NPF_TABLE"     # a guest paging structure
 
 cdef enum:
     EPT_TO_TLB = 5       # EPT_R << EPT_TO_TLB is TLB_EPT_R
@@ -45,8 +55,12 @@ cdef inline uint64_t qualify(uint64_t want, uint64_t rights, int kind) noexcept 
     accessed and dirty flags are on reports both read and write."""
     return want | rights << QUAL_ENTRY_SHIFT | QUAL_GVA_VALID | (QUAL_FINAL if kind == NESTED_FOR_PAGE else 0)
 
+cdef inline bint nested_final(uint64_t qualification) noexcept nogil:
+    """Was it the page itself that could not be reached?  No bit of either format stands for something else in the other."""
+    return qualification & (QUAL_FINAL | NPF_FINAL) != 0
+
 cdef inline uint64_t ept_read(Walker* w, hpa_t at, int level, int kind) noexcept nogil:
-    """Read one EPT entry, booked."""
+    """Read one nested entry, booked."""
     cdef uint64_t e
     if not w.quiet:
         w.m.count.nested_refs[kind][level] += 1
@@ -55,7 +69,7 @@ cdef inline uint64_t ept_read(Walker* w, hpa_t at, int level, int kind) noexcept
     return e
 
 cdef inline void ept_mark(Walker* w, hpa_t at, uint64_t e, uint64_t flags) noexcept nogil:
-    """Set accessed or dirty in an EPT entry, when the EPT pointer turns them on."""
+    """Set accessed or dirty in a nested entry, when the EPT pointer turns them on."""
     if w.quiet or not w.ctx.eptp & EPTP_AD or e & flags == flags:
         return
     w.m.count.nested_writes += 1
@@ -99,9 +113,65 @@ cdef inline int ept_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPa
         page.flags |= TLB_D
     return XLAT_OK
 
+cdef inline int npt_fault(Walker* w, uint64_t want, int kind, uint64_t code) noexcept nogil:
+    """#NPF.  Every access counts as the user's; I only where the host's tables can forbid fetches (APM 2 15.25.6)."""
+    w.qualification = code | PFEC_U | (NPF_FINAL if kind == NESTED_FOR_PAGE else NPF_TABLE)
+    if want & EPT_W:
+        w.qualification |= PFEC_W
+    if want & EPT_X and w.ctx.nested_nxe:
+        w.qualification |= PFEC_I
+    return XLAT_EPT_VIOLATION
+
+cdef inline int npt_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPage* page) noexcept nogil:
+    """Walk the NPT for an access `want` to `gpa` (APM 2 15.25.5).  XLAT_OK, or XLAT_EPT_VIOLATION for a #NPF.
+
+    Reading guest tables counts as writing them.  There are no misconfigurations: a reserved bit is RSVD in the error code.
+    """
+    cdef hpa_t table = w.ctx.eptp & FRAME_MASK, at = 0
+    cdef uint64_t e = 0, rights = EPT_RWX
+    cdef int level = 4, shift = 39
+    cdef bint leaf = False
+    w.fault_gpa = gpa
+    if gpa >> 48:        # beyond what four levels translate
+        return npt_fault(w, want, kind, 0)
+    while True:
+        at = table + (gpa >> shift & 511) * 8
+        e = ept_read(w, at, level, kind)
+        if not e & PTE_P:
+            return npt_fault(w, want, kind, 0)
+        leaf = level == 1 or (level < 4 and e & PTE_PS != 0)
+        if e & reserved_long(leaf, level, w.ctx.maxphyaddr, w.ctx.nested_nxe, w.m.config.page1g):
+            return npt_fault(w, want, kind, PFEC_P | PFEC_RSVD)
+        if not e & PTE_U:
+            rights = 0
+        if not e & PTE_W:
+            rights &= ~<uint64_t>EPT_W
+        if e & PTE_NX:
+            rights &= ~<uint64_t>EPT_X
+        if leaf:
+            break
+        ept_mark(w, at, e, PTE_A)
+        table = e & FRAME_MASK
+        level -= 1
+        shift -= 9
+    if want & ~rights:
+        return npt_fault(w, want, kind, PFEC_P)
+    ept_mark(w, at, e, PTE_A | (PTE_D if want & EPT_W else 0))
+    page.shift = shift
+    page.hpa = (e & FRAME_MASK & ~((<uint64_t>1 << shift) - 1)) + (gpa & ((<uint64_t>1 << shift) - 1) & FRAME_MASK)
+    page.flags = <int>rights << EPT_TO_TLB
+    if e & PTE_D or want & EPT_W:
+        page.flags |= TLB_D
+    return XLAT_OK
+
+cdef inline int nested_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, NestedPage* page) noexcept nogil:
+    if w.ctx.nested_kind == NESTED_NPT:
+        return npt_walk(w, gpa, want, kind, page)
+    return ept_walk(w, gpa, want, kind, page)
+
 cdef inline int nested_table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
-    """table_page of a nested space: through the nested TLB or the EPT, as a write when EPT accessed and dirty
-    flags are on (SDM 3C 28.3.5)."""
+    """table_page of a nested space: through the nested TLB or the nested tables, as a write when EPT accessed and dirty
+    flags are on (SDM 3C 28.3.5), and always under NPT."""
     cdef uint64_t want = EPT_R
     cdef int needed = TLB_EPT_R
     cdef const TlbEntry* e
@@ -121,14 +191,14 @@ cdef inline int nested_table_page(Walker* w, gpa_t entry, NestedPage* page) noex
             page.flags = e.flags
             page.shift = e.shift
             return XLAT_OK
-    status = ept_walk(w, entry, want, NESTED_FOR_TABLE, page)
+    status = nested_walk(w, entry, want, NESTED_FOR_TABLE, page)
     if status == XLAT_OK and not w.quiet:
         nested_tlb_fill(&w.m.tlb, entry, page.hpa, page.shift, page.flags)
     return status
 
 cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
     """Find the 4 KB page in which a guest paging-structure entry lies: in the world's window, where HPA_NONE stands
-    for a page outside, whose entries read as all ones; or under the EPT.  XLAT_OK or XLAT_EPT_*."""
+    for a page outside, whose entries read as all ones; or under the nested tables.  XLAT_OK or XLAT_EPT_*."""
     if w.ctx.eptp:
         return nested_table_page(w, entry, page)
     page.hpa = window_hpa(&w.ctx.window, entry & FRAME_MASK)
@@ -143,4 +213,4 @@ cdef inline int final_page(Walker* w, gpa_t gpa, uint64_t want, NestedPage* page
         page.flags = TLB_EPT_RWX | TLB_D
         page.shift = 30
         return XLAT_OK
-    return ept_walk(w, gpa & w.ctx.window.a20_mask, want, NESTED_FOR_PAGE, page)
+    return nested_walk(w, gpa & w.ctx.window.a20_mask, want, NESTED_FOR_PAGE, page)

@@ -14,7 +14,7 @@ cdef enum XlatStatus:
     XLAT_OK = 0
     XLAT_PAGE_FAULT = 1      # Translation.pfec
     XLAT_NO_RAM = 2          # Translation.gpa lies outside RAM: a device or a hole; never cached
-    XLAT_EPT_VIOLATION = 3   # Translation.qualification, Translation.gpa
+    XLAT_EPT_VIOLATION = 3   # Translation.qualification, Translation.gpa; also a nested page fault of NPT
     XLAT_EPT_MISCONFIG = 4   # Translation.gpa
     XLAT_GP = 5              # mmu_load_pdptes only: reserved bit in a PDPTE
 
@@ -38,7 +38,11 @@ cdef enum Side:
     SIDE_I = 0
     SIDE_D = 1
 
-cdef enum RefKind:           # why an EPT entry was read
+cdef enum NestedKind:        # format of a nested space's tables
+    NESTED_EPT = 0
+    NESTED_NPT = 1           # AMD: ordinary long-mode entries (APM 2 15.25)
+
+cdef enum RefKind:           # why a nested entry was read
     NESTED_FOR_TABLE = 0     # to reach a guest paging structure
     NESTED_FOR_PAGE = 1      # to reach the final page
 
@@ -100,13 +104,14 @@ ctypedef struct PagingContext:   # all a translation depends on besides memory a
     uint64_t cr4
     uint64_t efer
     uint64_t pdpte[4]    # PAE only: mmu_load_pdptes
-    uint64_t eptp        # EPT pointer as in the VMCS; 0 = not nested
+    uint64_t eptp        # EPT pointer as in the VMCS, or N_CR3 with EPTP_AD (NPT always has these flags); 0 = not nested
     Window window        # not nested: where guest-physical memory lies.  Nested: only a20_mask counts
     uint16_t asid        # VPID; 0 = root or native
     uint16_t pcid        # CR3[11:0] with CR4.PCIDE, otherwise 0
     uint8_t maxphyaddr   # 32..52
     uint8_t mode         # PagingMode of cr0, cr4, efer: paging_mode()
-    uint8_t pad[2]
+    uint8_t nested_kind  # NestedKind, when eptp is not 0
+    uint8_t nested_nxe   # NPT: the host's EFER.NXE
 
 ctypedef struct Evicted:         # a first-level entry that a fill replaced
     uint64_t gva         # first address, bits 63:48 zero
@@ -119,7 +124,7 @@ ctypedef struct Evicted:         # a first-level entry that a fill replaced
 ctypedef struct Translation:
     hpa_t hpa            # of the 4 KB page of the address
     gpa_t gpa            # of the same; for an EPT exit or NO_RAM the exact guest-physical address
-    uint64_t qualification   # EPT violation: SDM 3C table 27-7 without bit 12 (NMI unblocking)
+    uint64_t qualification   # EPT violation: SDM 3C table 27-7 without bit 12 (NMI unblocking).  Nested page fault: EXITINFO1
     uint32_t pfec        # page fault: error code
     uint8_t prot         # PROT_*: allowed now to this privilege; W only when no dirty flag is left to set
     uint8_t shift        # size of the TLB entry: 12, 21, 30

@@ -13,7 +13,7 @@ POLICIES = ("fifo", "round-robin", "random", "lru")
 STATUS = ("ok", "page-fault", "no-ram", "ept-violation", "ept-misconfig", "gp")
 FLUSHES = ("cr3", "invlpg", "invpcid", "mode", "asid", "all", "invept", "invvpid", "fault")
 FIELDS = ("cr0", "cr3", "cr4", "efer", "eptp", "asid", "pcid", "maxphyaddr", "window_base", "window_size", "a20_mask",
-          "rom_gpa", "rom_size", "rom_base", "pdpte")
+          "rom_gpa", "rom_size", "rom_base", "pdpte", "nested_kind", "nested_nxe")
 
 
 cdef class MmuBench:
@@ -81,6 +81,8 @@ cdef class MmuBench:
         self.ctx.window.rom_gpa = fields.get("rom_gpa", self.ctx.window.rom_gpa)
         self.ctx.window.rom_size = fields.get("rom_size", self.ctx.window.rom_size)
         self.ctx.window.rom_base = fields.get("rom_base", self.ctx.window.rom_base)
+        self.ctx.nested_kind = fields.get("nested_kind", self.ctx.nested_kind)
+        self.ctx.nested_nxe = fields.get("nested_nxe", self.ctx.nested_nxe)
         for i, value in enumerate(fields.get("pdpte", ())):
             self.ctx.pdpte[<int>i] = value
         self.ctx.mode = paging_mode(self.ctx.cr0, self.ctx.cr4, self.ctx.efer)
