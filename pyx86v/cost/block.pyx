@@ -8,9 +8,11 @@ as it also prints it, and a booting kernel runs a few thousand forms in half a m
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from pyx86v.arch.sensitive cimport *
 from pyx86v.cost.form cimport (
     MAP_0F, MAP_0F38, MAP_0F3A, MAP_ONE, MEMORY_READ, MEMORY_WRITE, PREFIX_66, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX,
     Form, form_decode, form_memory, form_tables_fill)
+from pyx86v.arch.sensitive import BY_MNEMONIC, NUMBER
 from pyx86v.cost.classes import CLASSES, INDEX, PORTS, STRINGS, TRANSFERS, WHOLE, class_of
 
 
@@ -45,6 +47,9 @@ cdef enum:
 
 # Filled once at import, read-only afterwards.
 cdef uint8_t CLASS_OF_ID[MAX_IDS]
+cdef uint8_t SENSITIVE_OF_ID[MAX_IDS]
+cdef int MOV_TO_CR = NUMBER["mov_to_cr"], MOV_FROM_CR = NUMBER["mov_from_cr"]
+cdef int MOV_TO_DR = NUMBER["mov_to_dr"], MOV_FROM_DR = NUMBER["mov_from_dr"]
 cdef uint16_t FLAGS_OF_CLASS[MAX_CLASSES]
 cdef bint CLASS_IS_WHOLE[MAX_CLASSES]
 cdef bint CLASS_IS_STRING[MAX_CLASSES]
@@ -71,6 +76,7 @@ cdef void fill_class_tables() except *:
     for number in range(X86_INS_ENDING):
         name = cs_insn_name(handle, number)
         CLASS_OF_ID[number] = INDEX[class_of(name.decode())] if name != NULL else 0
+        SENSITIVE_OF_ID[number] = BY_MNEMONIC.get(name.decode(), 0) if name != NULL else 0
     cs_close(&handle)
     for name_, number in INDEX.items():
         FLAGS_OF_CLASS[number] = (MARK_CT if name_ in TRANSFERS else 0) | (MARK_IO if name_ in PORTS else 0)
@@ -147,6 +153,28 @@ cdef inline int class_by_operands(int known, const Form* f, const cs_x86* x) noe
     return known
 
 
+cdef inline int sensitive_by_form(int known, const Form* f) noexcept nogil:
+    """The number of the sensitive instruction where the mnemonic alone does not say it."""
+    cdef int group = f.modrm >> 3 & 7
+    if f.prefixes & PREFIX_VEX:
+        return known
+    if f.map == MAP_ONE:
+        if f.opcode == 0x8C: return SENSITIVE_MOV_FROM_SEGMENT
+        if f.opcode == 0x8E: return SENSITIVE_MOV_TO_SEGMENT
+        if f.opcode == 0x06 or f.opcode == 0x0E or f.opcode == 0x16 or f.opcode == 0x1E: return SENSITIVE_PUSH_SEGMENT
+        if f.opcode == 0x07 or f.opcode == 0x17 or f.opcode == 0x1F: return SENSITIVE_POP_SEGMENT
+        if f.opcode == 0xFF and group == 3: return SENSITIVE_CALL_FAR
+        if f.opcode == 0xFF and group == 5: return SENSITIVE_JMP_FAR
+    elif f.map == MAP_0F:
+        if f.opcode == 0xA0 or f.opcode == 0xA8: return SENSITIVE_PUSH_SEGMENT
+        if f.opcode == 0xA1 or f.opcode == 0xA9: return SENSITIVE_POP_SEGMENT
+        if f.opcode == 0x20: return MOV_FROM_CR
+        if f.opcode == 0x21: return MOV_FROM_DR
+        if f.opcode == 0x22: return MOV_TO_CR
+        if f.opcode == 0x23: return MOV_TO_DR
+    return known
+
+
 cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) noexcept nogil:
     """Class, flags and price of a form that capstone knows."""
     cdef const cs_x86* x = &insn.detail.x86
@@ -164,6 +192,7 @@ cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) 
     fact.flags = FLAGS_OF_CLASS[c]
     if f.prefixes & (PREFIX_REP | PREFIX_REPNE) and (CLASS_IS_STRING[c] or c == REP_MOVE or c == REP_STORE):
         fact.flags |= MARK_REP
+    fact.flags |= <uint16_t>(sensitive_by_form(SENSITIVE_OF_ID[insn.id] if insn.id < MAX_IDS else SENSITIVE_NONE, f) << MARK_SENSITIVE)
 
 
 cdef inline uint8_t form_modrm(const Form* f) noexcept nogil:
