@@ -30,7 +30,8 @@ cpdef enum Cause:
     EMULATION = 16       # the monitor's own work on an exit
     DEVICE = 17          # port and memory-mapped device accesses
     IDLE = 18            # HLT: time skipped to the next event
-    N_CAUSES = 19
+    SHADOW = 19          # the monitor's work on shadow tables
+    N_CAUSES = 20
 
 cpdef enum Price:        # one line of a profile each; units are charged, profiles are written in cycles
     TLB_L2_HIT = 0       # first-level miss that hits the second level
@@ -72,7 +73,16 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     EMUL_EPT = 36
     EMUL_OTHER = 37
     UNTAGGED_SWITCH = 38  # extra price of an exit or entry on a part without tagged TLBs, beyond the refills
-    N_PRICES = 39
+    SHADOW_WALK = 39     # walk the guest's tables in software, on a fault of the shadow
+    SHADOW_FILL = 40     # make the entries for one address
+    SHADOW_REFLECT = 41  # the fault is the guest's own: hand it on
+    SHADOW_TRACE = 42    # decode and carry out one write to a traced table, drop what was derived
+    SHADOW_UPDATE = 43   # and when the new entry is present: check it and derive anew
+    SHADOW_NEW = 44      # and when the old one was not
+    SHADOW_SYNC = 45     # compare one entry of a table that is out of sync
+    SHADOW_PAGE = 46     # take, clear and enter a shadow page
+    SHADOW_ZAP = 47      # drop one
+    N_PRICES = 48
 
 ctypedef struct Ledger:
     uint64_t total                  # units

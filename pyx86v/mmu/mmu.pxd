@@ -351,6 +351,7 @@ cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingCon
     w.ledger = ledger
     w.ctx = ctx
     w.quiet = False
+    w.marks = True
     w.cached = True
     w.hit = False
     charge(ledger, WALK_BASE, WALK_START)
@@ -416,6 +417,7 @@ cdef inline int mmu_translate_quiet(Mmu* m, const Ram* ram, const PagingContext*
     w.ledger = NULL
     w.ctx = ctx
     w.quiet = True
+    w.marks = False
     w.cached = False
     w.hit = False
     status = full_walk(&w, gva, access, privilege, &guest, &nested)
@@ -451,6 +453,7 @@ cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingCo
     w.ledger = ledger
     w.ctx = ctx
     w.quiet = False
+    w.marks = True
     w.cached = True
     w.hit = False
     mmu_enter(m, ctx)

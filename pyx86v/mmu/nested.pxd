@@ -39,7 +39,8 @@ ctypedef struct Walker:  # one walk; lives on the stack
     const Ram* ram
     Ledger* ledger       # not used when quiet
     const PagingContext* ctx
-    bint quiet           # no charge, no count, no fill, no accessed and dirty flags
+    bint quiet           # no charge, no count, no fill, no nested accessed and dirty flags
+    bint marks           # set the guest's accessed and dirty flags
     bint cached          # use paging-structure caches and nested TLB
     bint hit             # one of them did answer
     uint64_t qualification   # set with XLAT_EPT_VIOLATION

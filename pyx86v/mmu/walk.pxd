@@ -90,7 +90,7 @@ cdef inline int guest_mark(Walker* w, const NestedPage* table, hpa_t at, gpa_t e
                            uint64_t flags) noexcept nogil:
     """Set accessed or dirty in a guest entry.  An EPT violation when its page may not be written: possible
     only without EPT accessed and dirty flags, since with them the read already counted as a write."""
-    if w.quiet or e & flags == flags:
+    if not w.marks or e & flags == flags:
         return XLAT_OK
     if not table.flags & TLB_EPT_W:
         w.fault_gpa = entry
@@ -98,7 +98,7 @@ cdef inline int guest_mark(Walker* w, const NestedPage* table, hpa_t at, gpa_t e
         return XLAT_EPT_VIOLATION
     if w.ctx.eptp == 0 and window_is_rom(&w.ctx.window, at):
         return XLAT_OK                       # tables in firmware stay as they are
-    w.m.count.table_writes += 1
+    w.m.count.table_writes += not w.quiet
     if w.ctx.mode == PAGING_32:
         ram_write32(w.ram, at, <uint32_t>(e | flags))
     else:
