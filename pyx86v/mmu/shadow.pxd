@@ -247,15 +247,13 @@ cdef inline void hardware_fill(Shadower* w, int asid) noexcept nogil:
     """The context that the processor walks: 4 levels in long mode, else PAE; all that the guest set of SMEP and SMAP."""
     cdef PagingContext* h = w.hardware
     cdef bint is_long = w.guest.mode == PAGING_LONG
+    memset(h, 0, sizeof(PagingContext))
     h.cr0 = CR0_PG | CR0_WP | CR0_PE
     h.cr4 = CR4_PAE | (w.guest.cr4 & (CR4_SMEP | CR4_SMAP) if w.guest.mode != PAGING_NONE else 0)
     h.efer = EFER_NXE | (EFER_LME | EFER_LMA if is_long else 0)
-    h.eptp = 0
     h.asid = <uint16_t>asid
-    h.pcid = 0
     h.maxphyaddr = w.guest.maxphyaddr
     h.mode = PAGING_LONG if is_long else PAGING_PAE
-    memset(&h.window, 0, sizeof(Window))
     h.window.size = w.ram.size
     h.window.a20_mask = ~<uint64_t>0
 
@@ -264,8 +262,6 @@ cdef inline void choose_roots(Shadower* w) noexcept nogil:
     cdef int k
     for k in range(4):
         w.s.root[k] = NIL
-        w.hardware.pdpte[k] = 0
-    w.hardware.cr3 = 0
     if w.guest.mode == PAGING_LONG:
         w.s.root[0] = page_get(w, KIND_TABLE, 4,
                                (w.guest.cr3 & FRAME_MASK & ~above(w.guest.maxphyaddr) & w.s.a20_mask) >> 12, 0)
