@@ -224,6 +224,8 @@ cdef inline int shadow_fault(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, 
     if not begin(&w, s, m, ram, ledger, guest, hardware):
         return SHADOW_FAULT
     status = fault_answer(&w, gva, size, access, privilege, out)
+    if status != SHADOW_RETRY and s.n_unsynced:
+        sync_address(&w, gva)                # a fault drops what the TLB held for the page (SDM 3A 4.10.4.1)
     out.drop = finish(&w)
     return status
 

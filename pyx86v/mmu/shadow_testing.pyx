@@ -25,7 +25,7 @@ cdef class ShadowBench:
     cdef PagingContext hardware
     cdef Shadow shadow
     cdef Translation out
-    cdef readonly uint64_t base, size
+    cdef readonly uint64_t base, size, rom_base
     cdef readonly int retries
 
     def __cinit__(self, uint64_t guest=1 << 20, uint64_t base=0, pool=0, uint64_t rom=0, **options):
@@ -45,7 +45,7 @@ cdef class ShadowBench:
         self.guest.window.a20_mask = ~<uint64_t>0
         self.guest.window.rom_size = rom
         self.guest.window.rom_gpa = (<uint64_t>1 << 32) - rom
-        self.guest.window.rom_base = self.ram.size - rom
+        self.guest.window.rom_base = self.rom_base = self.ram.size - rom
         self.guest.maxphyaddr = 40
         if shadow_init(&self.shadow, &self.ram, &self.guest.window, base + guest, bytes):
             raise ValueError("shadow_init")
