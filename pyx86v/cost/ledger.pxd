@@ -82,7 +82,8 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     SHADOW_SYNC = 45     # compare one entry of a table that is out of sync
     SHADOW_PAGE = 46     # take, clear and enter a shadow page
     SHADOW_ZAP = 47      # drop one
-    N_PRICES = 48
+    EMUL_INSTRUCTION = 48  # one instruction interpreted by the monitor
+    N_PRICES = 49
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -26,7 +26,7 @@ cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int 
     """One access inside a page.  False: `f` holds the #PF."""
     cdef Translation t
     cdef uint8_t* p
-    cdef int status = translate(e, gva, access, privilege, &t)
+    cdef int status = translate(e, gva, <int>n, access, privilege, &t)
     if status == XLAT_OK:
         p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), n)
         if p is NULL:

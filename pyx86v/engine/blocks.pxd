@@ -16,7 +16,8 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.resume cimport resume_flag
 from pyx86v.engine.state cimport *
-from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_lookup, mmu_translate_quiet
+from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
+from pyx86v.vmm.guest cimport walked
 
 cdef enum:
     WASTE_WINDOW = 256       # translations looked at together
@@ -131,9 +132,10 @@ cdef inline uint64_t env_eip_of(Engine* e, uint64_t pc) noexcept nogil:
 
 cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
     """Does the modelled first level hold this code page (or is nothing modelled)?"""
-    if e.vcpu.paging.mode == 0 and e.vcpu.paging.eptp == 0:
+    cdef const PagingContext* p = walked(e.vcpu)
+    if p.mode == 0 and p.eptp == 0:
         return True
-    return mmu_lookup(e.mmu, &e.vcpu.paging, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
+    return mmu_lookup(e.mmu, p, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
 
 cdef inline void restart_give_back(Engine* e, const BlockRecord* r) noexcept nogil:
     """The engine changed its own block and runs one instruction of it again: unbook from there on."""

@@ -36,6 +36,8 @@ from pyx86v.mmu.mmu cimport Translation, mmu_lookup
 from pyx86v.mmu.invalidate cimport mmu_flush_all
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.paging cimport paging_refresh
+from pyx86v.vmm.shadow cimport shadow_written
 
 cdef extern from *:
     """
@@ -78,7 +80,7 @@ cdef void sync_a20(Engine* e) noexcept nogil:
         e.world.window.a20_mask = mask
         e.vcpu.paging.window.a20_mask = mask
         mmu_flush_all(e.mmu)
-        tlb_flush_x86_64(e.cpu)
+        paging_refresh(&e.guest)
 
 cdef inline void after_device(Engine* e) noexcept nogil:
     """A device register was touched: look for stop requests, and let the next block look at lines and timers."""
@@ -106,7 +108,7 @@ cdef bint over_limit(Engine* e) noexcept nogil:
 cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     """How much of the clock's quantity may pass before somebody must look."""
     cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
-    if pending or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
+    if pending or e.vcpu.interpreting or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
             e.ledger.total >= e.poll_units:              # passed while an event was handled
         return 0
     if e.guest.clock_instructions:
@@ -227,6 +229,9 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     elif e.vcpu.line_seen:
         e.vcpu.line_seen = False       # withdrawn before it could be taken
     if resume_flag(e) and not resume_one(e, r):
+        leave_block(e, r.eip)
+    if e.vcpu.interpreting and e.style.interpret(&e.guest, r.count) != 0:
+        e.stopping = True
         leave_block(e, r.eip)
     e.step_next = False
     e.split_eip = NEVER
@@ -491,7 +496,7 @@ cdef inline void fetch_on(Engine* e, uint64_t rip) noexcept nogil:
         return
     rip = linear_rip(e, r.eip + e.marks[r.first_mark + n].end)
     if not page_is_held(e, rip):
-        translate(e, rip, ACCESS_FETCH, fetch_privilege(e), &t)
+        translate(e, rip, 1, ACCESS_FETCH, fetch_privilege(e), &t)
 
 cdef void port_access(Engine* e, Event* ev) noexcept nogil:
     """IN, OUT, INS, OUTS in the middle of a block: the engine goes on behind them by itself.
@@ -645,6 +650,7 @@ cdef void engine_attach(Engine* e) noexcept:
     e.guest.platform = &e.world.platform
     e.guest.vcpu = e.vcpu
     e.guest.style_state = e.world.style_state
+    e.guest.shadow = &e.world.shadow if e.style.shadow else NULL
     e.guest.owner = e
     e.guest.port_in = device_in
     e.guest.port_out = device_out
@@ -741,6 +747,7 @@ cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept no
     for frame in range(hpa >> PAGE_SHIFT, ((hpa + n - 1) >> PAGE_SHIFT) + 1):
         if frame < e.frames and e.page_state[frame] != PAGE_DATA:
             tb_invalidate_phys_range_x86_64(e.uc, frame << PAGE_SHIFT, (frame + 1) << PAGE_SHIFT)
+    shadow_written(&e.guest, hpa, n)
 
 cdef void engine_flush(Engine* e) noexcept nogil:
     tlb_flush_x86_64(e.cpu)

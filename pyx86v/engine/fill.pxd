@@ -22,14 +22,16 @@ from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.softtlb cimport soft_drop, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
-from pyx86v.mmu.invalidate cimport mmu_mov_cr3
 from pyx86v.mmu.mmu cimport *
-from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, Event, event_init
+from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM, SHADOW_ONCE
+from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, EV_SHADOW_FAULT, Event, event_init, walked
+from pyx86v.vmm.paging cimport cr3_loaded
 
 cdef enum:
     ENGINE_MAX_INSNS = 512
     XLAT_STOP = 16       # beyond XlatStatus
-    FILL_RETRIES = 8     # EPT violations that a monitor may repair for one access
+    XLAT_AGAIN = 17      # the monitor made a shadow entry
+    FILL_RETRIES = 8     # violations and hidden faults that a monitor may repair for one access
 
 cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
     """Invariant 1: what the model evicted leaves the engine, if it belongs to the running context."""
@@ -91,7 +93,7 @@ cdef inline void host_wrote(Engine* e, hpa_t hpa, uint64_t n) noexcept nogil:
 
 cdef inline bint side_holds(Engine* e, gva_t va, int access, int mmu_idx) noexcept nogil:
     """May the engine hold this right too?  Yes when the modelled first level does, or nothing is modelled."""
-    cdef PagingContext* p = &e.vcpu.paging
+    cdef PagingContext* p = walked(e.vcpu)
     if p.mode == PAGING_NONE and p.eptp == 0:
         return True
     return mmu_lookup(e.mmu, p, va, access, mmu_idx) is not NULL
@@ -151,17 +153,52 @@ cdef inline void task_switched(Engine* e) noexcept nogil:
     """The engine switched tasks by itself (far transfer to a TSS) and loaded CR3 from it (SDM 3A 7.3): follow."""
     cdef Translation t
     e.vcpu.cr3 = env_u64(e.env, ENV_CR + 24)[0]
-    e.vcpu.paging.cr3 = e.vcpu.cr3
     if e.vcpu.paging.mode == PAGING_PAE:
         mmu_load_pdptes(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, e.vcpu.cr3, &t)
-    mmu_mov_cr3(e.mmu, e.vcpu.paging.asid, 0, False, False)
+    cr3_loaded(&e.guest, False)
 
 cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
     """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
     return e.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
 
-cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Translation* t) noexcept nogil:
-    """mmu_translate, with EPT exits taken by the style until the access goes through.
+cdef inline int shadow_miss(Engine* e, gva_t va, int size, int access, int privilege, Translation* t) noexcept nogil:
+    """The walk of the shadow tables faulted: the monitor makes an entry (XLAT_AGAIN), or finds the guest's own fault, a
+    device, or a store that goes through once without an entry."""
+    cdef Event ev
+    cdef int verdict
+    event_init(&ev, EV_SHADOW_FAULT)
+    ev.address = va
+    ev.size = size
+    ev.access = access
+    ev.privilege = privilege
+    ev.vector = VEC_PF
+    ev.has_error = True
+    ev.error = t.pfec
+    ev.rip = env_u64(e.env, ENV_EIP)[0]
+    verdict = e.style.handlers[EV_SHADOW_FAULT](&e.guest, &ev)
+    if ev.qualification == DROP_ALL:
+        tlb_flush_x86_64(e.cpu)
+    elif ev.qualification == DROP_PAGE:
+        tlb_flush_page_x86_64(e.cpu, va)
+    t.gpa = ev.gpa
+    if verdict == STOP:
+        return XLAT_STOP
+    if ev.detail == SHADOW_FAULT:
+        t.pfec = ev.error
+        return XLAT_PAGE_FAULT
+    if ev.detail == SHADOW_NO_RAM:
+        return XLAT_NO_RAM
+    if ev.detail == SHADOW_ONCE:
+        t.hpa = ev.target
+        t.prot = PROT_R | PROT_W
+        t.once = True
+        return XLAT_OK
+    return XLAT_AGAIN
+
+cdef inline int translate(Engine* e, gva_t va, int size, int access, int privilege, Translation* t) noexcept nogil:
+    """mmu_translate, with exits for EPT and shadow tables taken by the style until the access goes through.
+
+    size   bytes from `va` on that the access needs
 
     XLAT_OK, XLAT_PAGE_FAULT, XLAT_NO_RAM (t.gpa: a device or a hole), XLAT_GP (non-canonical), or
     XLAT_STOP: the style ended the run.
@@ -173,12 +210,17 @@ cdef inline int translate(Engine* e, gva_t va, int access, int privilege, Transl
     if noncanonical(e, va):
         return XLAT_GP
     for i in range(FILL_RETRIES):
-        status = mmu_translate(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, va, access, privilege, t)
+        status = mmu_translate(e.mmu, &e.ram, e.ledger, walked(e.vcpu), va, access, privilege, t)
         drop_evicted(e, t)
         if t.drop == DROP_ALL:
             tlb_flush_x86_64(e.cpu)
         elif t.drop == DROP_PAGE:
             tlb_flush_page_x86_64(e.cpu, va)
+        if status == XLAT_PAGE_FAULT and e.vcpu.shadowing:
+            status = shadow_miss(e, va, size, access, privilege, t)
+            if status == XLAT_AGAIN:
+                continue
+            return status
         if status == XLAT_OK and access == ACCESS_WRITE and window_is_rom(&e.world.window, t.hpa):
             t.gpa += va & PAGE_MASK
             return XLAT_NO_RAM               # a store to firmware goes to the bus, where nothing takes it
@@ -208,7 +250,7 @@ cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
     """Where running code lies: as the modelled first level has it, which the engine runs from even when the guest has
     changed its tables since; else as the tables say.  False: nowhere."""
     cdef Translation t
-    cdef const TlbEntry* held = mmu_lookup(e.mmu, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e))
+    cdef const TlbEntry* held = mmu_lookup(e.mmu, walked(e.vcpu), gva, ACCESS_FETCH, fetch_privilege(e))
     if held is not NULL:
         hpa[0] = entry_hpa(held, gva)
         return True
@@ -299,13 +341,15 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     cdef gva_t page = va & ~<uint64_t>PAGE_MASK
     cdef uint64_t before = e.ledger.total
     cdef int prot
-    cdef int status = translate(e, va, access, mmu_idx, &t)
+    cdef int status = translate(e, va, size, access, mmu_idx, &t)
     spend(e, e.ledger.total - before)
     if status == XLAT_OK:
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, mmu_idx)
         else:
             prot = fill_data(e, &t, va, size, access, mmu_idx, &bytes)
+            if t.once:
+                bytes = 1
         if bytes == PAGE_SIZE and fill_is_plain(e, prot):
             soft_set(e.env, page, t.hpa, <char*>e.ram.base, prot, mmu_idx, t.fresh and access != ACCESS_FETCH)
         else:

@@ -13,6 +13,7 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.engine.uc cimport uc_engine
 from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -65,6 +66,7 @@ ctypedef struct World:   # saved: one guest of the machine
     Vcpu vcpu[MAX_VCPUS]
     Window window
     Platform platform
+    Shadow shadow        # of a style that has shadow tables
     uint64_t skipped     # guest cycles skipped by HLT under --clock instructions; copied from Guest when saved
     uint8_t style_state[STYLE_STATE_BYTES]
 

@@ -334,6 +334,7 @@ cdef inline void clear(Translation* out) noexcept nogil:
     out.drop = DROP_NOTHING
     out.n_evicted = 0
     out.fresh = 0
+    out.once = 0
 
 # ---------------------------------------------------------------- translate
 

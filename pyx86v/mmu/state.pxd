@@ -131,7 +131,9 @@ ctypedef struct Translation:
     uint8_t source       # XlatSource
     uint8_t drop         # Drop: set on a page fault or EPT violation that dropped entries
     uint32_t n_evicted   # 0 or 1
-    uint32_t fresh       # 1: the first level held nothing at the address
+    uint8_t fresh        # 1: the first level held nothing at the address
+    uint8_t once         # 1: for this one access only; set by the engine's translate()
+    uint8_t pad[2]
     Evicted evicted[2]
 
 cdef inline int paging_mode(uint64_t cr0, uint64_t cr4, uint64_t efer) noexcept nogil:

@@ -10,11 +10,10 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.ptes cimport PAGING_PAE
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
-from pyx86v.mmu.invalidate cimport mmu_invlpg, mmu_invpcid, mmu_mode_change, mmu_mov_cr3
-from pyx86v.mmu.mmu cimport (DROP_NOTHING, DROP_PAGE, PagingContext, Translation, XLAT_OK, mmu_load_pdptes, paging_mode,
-                              pdptes_due)
+from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_load_pdptes, pdptes_due
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.paging cimport cr3_loaded, mode_changed, page_invalidated, pcid_invalidated, shadow_follow
 from pyx86v.vmm.msr cimport efer_write, is_canonical, msr_read, msr_write
 
 cdef inline int fault(Event* e, int vector, uint32_t error) noexcept nogil:
@@ -149,22 +148,6 @@ cdef inline int emul_wrmsr(Guest* g, Event* e) noexcept nogil:
 
 # Control registers ---------------------------------------------------------------------------
 
-cdef inline void paging_refresh(Guest* g) noexcept nogil:
-    """Copy the paging registers into the walker's context and drop the engine's translations.
-
-    Invariant: the engine's soft TLB holds only what the model holds for the current context.
-    Dropping all of it is always safe; the refill is then a modelled hit.
-    """
-    cdef PagingContext* p = &g.vcpu.paging
-    cdef uint64_t cr4 = g.cpu.get(g.cpu, REG_CR4)
-    p.cr0 = g.cpu.get(g.cpu, REG_CR0)
-    p.cr4 = cr4
-    p.efer = g.cpu.get(g.cpu, REG_EFER)
-    p.cr3 = g.vcpu.cr3
-    p.pcid = <uint16_t>(g.vcpu.cr3 & 0xfff) if cr4 & CR4_PCIDE else 0
-    p.mode = <uint8_t>paging_mode(p.cr0, p.cr4, p.efer)
-    g.cpu.flush(g.cpu)
-
 cdef inline bint cr0_legal(uint64_t v) noexcept nogil:
     """SDM 3A 2.5: PG needs PE, NW needs CD, bits 63:32 are zero."""
     if v >> 32 or (v & CR0_PG and not v & CR0_PE) or (v & CR0_NW and not v & CR0_CD):
@@ -199,8 +182,9 @@ cdef inline int cr0_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
         return general_protection(e)
     g.cpu.set(g.cpu, REG_CR0, new)
     if (old ^ new) & (CR0_PG | CR0_WP | CR0_PE):
-        mmu_mode_change(g.mmu, g.vcpu.paging.asid, g.vcpu.paging.pcid, new, g.vcpu.paging.cr4, old, g.vcpu.paging.cr4)
-        paging_refresh(g)
+        mode_changed(g, new, g.vcpu.paging.cr4)
+    elif g.vcpu.shadowing and g.vcpu.paging.mode == PAGING_PAE:
+        shadow_follow(g)                                 # the PDPTE registers may have changed
     return RESUME
 
 cdef inline int cr3_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
@@ -219,8 +203,7 @@ cdef inline int cr3_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
         return general_protection(e)
     g.vcpu.cr3 = new
     g.cpu.set(g.cpu, REG_CR3, new)
-    mmu_mov_cr3(g.mmu, g.vcpu.paging.asid, <int>(new & 0xfff) if pcide else 0, pcide, keep)
-    paging_refresh(g)
+    cr3_loaded(g, keep)
     return RESUME
 
 cdef inline int cr4_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
@@ -239,8 +222,7 @@ cdef inline int cr4_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
         return general_protection(e)
     g.cpu.set(g.cpu, REG_CR4, new)
     if (old ^ new) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP):
-        mmu_mode_change(g.mmu, g.vcpu.paging.asid, g.vcpu.paging.pcid, g.vcpu.paging.cr0, new, g.vcpu.paging.cr0, old)
-        paging_refresh(g)
+        mode_changed(g, g.vcpu.paging.cr0, new)
     return RESUME
 
 cdef inline int emul_cr_write(Guest* g, Event* e) noexcept nogil:
@@ -299,10 +281,7 @@ cdef inline int emul_invlpg(Guest* g, Event* e) noexcept nogil:
         return general_protection(e)
     if g.cpu.get(g.cpu, REG_BITS) == 64 and not is_canonical(e.address):
         return RESUME                                    # no operation (SDM 2A INVLPG)
-    if mmu_invlpg(g.mmu, g.vcpu.paging.asid, g.vcpu.paging.pcid, e.address) > DROP_PAGE:
-        g.cpu.flush(g.cpu)                               # a large page went: the engine holds 4 KiB pieces of it
-    else:
-        g.cpu.flush_page(g.cpu, e.address & ~<uint64_t>0xfff)
+    page_invalidated(g, e.address)
     return RESUME
 
 cdef inline int emul_invpcid(Guest* g, Event* e) noexcept nogil:
@@ -314,8 +293,7 @@ cdef inline int emul_invpcid(Guest* g, Event* e) noexcept nogil:
     if e.value > 3 or e.detail or (e.value == 0 and not is_canonical(e.target)) or \
             (e.value < 2 and e.pcid and not g.cpu.get(g.cpu, REG_CR4) & CR4_PCIDE):
         return general_protection(e)
-    mmu_invpcid(g.mmu, g.vcpu.paging.asid, <int>e.value, e.pcid, e.target)
-    g.cpu.flush(g.cpu)
+    pcid_invalidated(g, <int>e.value, e.pcid, e.target)
     return RESUME
 
 # The rest ------------------------------------------------------------------------------------

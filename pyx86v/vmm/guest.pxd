@@ -21,6 +21,7 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.mmu.memory cimport Ram
 from pyx86v.mmu.mmu cimport Mmu, PagingContext
+from pyx86v.mmu.shadow_state cimport Shadow
 
 cdef enum:               # EventKind: the closed list
     EV_EXCEPTION = 0     # vector, error, has_error; RIP at the instruction (fault) or after (trap)
@@ -53,6 +54,7 @@ cdef enum:               # EventKind: the closed list
     EV_VMX_INSN          # VMCALL, VMXON and the rest; detail = exit reason of the instruction
     EV_EPT_VIOLATION     # gpa, address = GVA, qualification
     EV_EPT_MISCONFIG     # gpa
+    EV_SHADOW_FAULT      # the processor's walk of shadow tables faulted: address, error, size, access, privilege; see shadow.pxd
     N_EVENTS
 
 cdef enum Delivery:
@@ -82,6 +84,8 @@ ctypedef struct Event:
     int gpr
     int detail
     int size             # bytes, of an I/O or MMIO access
+    int access           # Access and Privilege of EV_SHADOW_FAULT
+    int privilege
     bint rep
     bint open            # EV_INTERRUPT: IF set and no interrupt shadow
     bint retire          # RESUME: advance RIP and retire (1 when the handler is called)
@@ -107,6 +111,8 @@ cdef inline void event_init(Event* ev, int kind) noexcept nogil:
     ev.gpr = 0
     ev.detail = 0
     ev.size = 0
+    ev.access = 0
+    ev.privilege = 0
     ev.rep = False
     ev.open = False
     ev.retire = True
@@ -132,7 +138,10 @@ ctypedef struct ExitCount:
     uint64_t squares     # sum of the squares of each exit's whole cycles
 
 ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engine's register image
-    PagingContext paging
+    PagingContext paging # the guest's own view
+    PagingContext hardware   # what the processor walks while `shadowing`
+    bint shadowing       # the monitor's shadow tables are in use
+    bint interpreting    # the monitor executes the guest's instructions: the processor could not (vmx+shadow, real mode)
     uint64_t cr3         # as the guest wrote it, PCID included
     uint64_t msr_value[N_MSR_SLOTS]
     uint64_t tsc_offset  # added to guest time
@@ -158,6 +167,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     Platform* platform
     Sinks* sinks
     Vcpu* vcpu
+    Shadow* shadow       # shadow tables, in the world's saved memory; NULL: the style has none
     void* style_state    # the style's own plain struct (a Vmcs and so on), in the world's saved memory
     void* owner          # the engine
     uint64_t frequency_hz
@@ -179,14 +189,20 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
 
 ctypedef int (*handler_fn)(Guest* g, Event* e) noexcept nogil
 
+cdef inline PagingContext* walked(Vcpu* v) noexcept nogil:
+    """The context that the processor's MMU translates in."""
+    return &v.hardware if v.shadowing else &v.paging
+
 cdef enum:
     STYLE_STATE_BYTES = 32768
 
 ctypedef struct Style:
     const char* name                 # as on the command line: "native", "vmx+ept"
     bint nested                      # guest-physical addresses go through EPT
+    bint shadow                      # the processor walks shadow tables
     handler_fn handlers[N_EVENTS]
     const char* exit_names[MAX_EXIT_KINDS]   # by the style's own exit number; NULL = unused
     int (*start)(Guest* g) noexcept nogil    # once, when the guest's first state is loaded; 0 ok
+    int (*interpret)(Guest* g, int instructions) noexcept nogil   # so many are about to run while vcpu.interpreting; may clear it
     # every page of the monitor's own memory that the style asked for lies behind the guest's window
     uint64_t (*monitor_bytes)(uint64_t guest_bytes) noexcept nogil

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.paging cimport nxe_changed
 from pyx86v.vmm.guest cimport Guest, N_MSR_SLOTS
 
 cdef extern from *:
@@ -136,7 +137,7 @@ cdef inline bint efer_write(Guest* g, uint64_t value) noexcept nogil:
     g.cpu.set(g.cpu, REG_EFER, value)
     g.vcpu.paging.efer = value
     if (value ^ old) & EFER_NXE:
-        g.cpu.flush(g.cpu)           # the engine's cached permissions, not the model's entries
+        nxe_changed(g)
     return True
 
 cdef inline bint msr_write(Guest* g, uint32_t msr, uint64_t value) noexcept nogil:

@@ -61,6 +61,8 @@ cdef void fill(Style* s) noexcept:
     cdef int i
     s.name = b"native"
     s.nested = False
+    s.shadow = False
+    s.interpret = NULL
     s.start = native_start
     s.monitor_bytes = native_monitor_bytes
     for i in range(MAX_EXIT_KINDS):

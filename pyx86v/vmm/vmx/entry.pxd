@@ -5,6 +5,8 @@ Checks have no effect when they pass, so they are made when a field that they re
 entry, and after the monitor wrote a control or guest field (`dirty`).  The price does not depend on it.
 """
 from libc.stdint cimport uint64_t
+from pyx86v.arch.cpu cimport REG_CR0
+from pyx86v.arch.regs cimport CR0_PE
 from pyx86v.cost.ledger cimport ENTRY, EXIT, IDLE, Ledger, UNITS_PER_CYCLE, UNTAGGED_SWITCH, VM_ENTRY, charge
 from pyx86v.mmu.invalidate cimport mmu_flush_asid
 from pyx86v.vmm.guest cimport ExitCount, Guest, STOP_ERROR
@@ -58,6 +60,13 @@ cdef inline int entry_failure(Guest* g, int rule) noexcept nogil:
     g.vcpu.stop_reason = STOP_ERROR
     g.vcpu.stop_status = rule
     return -1
+
+cdef inline bint enterable(Guest* g) noexcept nogil:
+    """Would an entry without unrestricted guests accept the mode and the segments?"""
+    if not g.cpu.get(g.cpu, REG_CR0) & CR0_PE:
+        return False
+    sync_guest(g)
+    return check_guest_segments(&vmx_of(g).vmcs) == RULE_NONE
 
 cdef inline int vm_entry(Guest* g) noexcept nogil:
     """VMLAUNCH or VMRESUME, as the launch state asks.  0: the guest runs; -1: the entry failed, the run stops."""

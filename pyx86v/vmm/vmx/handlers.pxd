@@ -126,7 +126,7 @@ cdef inline void follow_efer(Guest* g) noexcept nogil:
     cdef Vmcs* v = &vmx_of(g).vmcs
     cdef bint long_mode = g.cpu.get(g.cpu, REG_EFER) & EFER_LMA != 0
     cdef uint64_t controls = field_get(v, ENTRY_CONTROLS) & ~<uint64_t>ENTRY_IA32E
-    vmwrite(g, GUEST_EFER, g.cpu.get(g.cpu, REG_EFER))
+    vmwrite(g, GUEST_EFER, guest_field(g, GUEST_EFER))
     if long_mode != (field_get(v, ENTRY_CONTROLS) & ENTRY_IA32E != 0):
         vmwrite(g, ENTRY_CONTROLS, controls | ENTRY_IA32E if long_mode else controls)
         if long_mode:
@@ -139,11 +139,17 @@ cdef inline void write_pdptes(Guest* g) noexcept nogil:
         for i in range(4):
             vmwrite(g, <uint32_t>(GUEST_PDPTE0 + 2 * i), g.vcpu.paging.pdpte[i])
 
+cdef inline void write_root(Guest* g) noexcept nogil:
+    """Other paging registers may mean another shadow root."""
+    if g.vcpu.shadowing and field_get(&vmx_of(g).vmcs, GUEST_CR3) != g.vcpu.hardware.cr3:
+        vmwrite(g, GUEST_CR3, g.vcpu.hardware.cr3)
+
 cdef inline void write_cr0(Guest* g, uint64_t old) noexcept nogil:
     """Show the guest its new CR0 and run it on the real one."""
     cdef uint64_t view = g.cpu.get(g.cpu, REG_CR0)
     vmwrite(g, CR0_READ_SHADOW, view)
-    vmwrite(g, GUEST_CR0, real_cr0(view))
+    vmwrite(g, GUEST_CR0, real_cr0(g, view))
+    write_root(g)
     if (view ^ old) & CR0_PG:
         write_pdptes(g)
         if g.cpu.get(g.cpu, REG_EFER) & EFER_LME:
@@ -152,7 +158,8 @@ cdef inline void write_cr0(Guest* g, uint64_t old) noexcept nogil:
 cdef inline void write_cr4(Guest* g) noexcept nogil:
     cdef uint64_t view = g.cpu.get(g.cpu, REG_CR4)
     vmwrite(g, CR4_READ_SHADOW, view)
-    vmwrite(g, GUEST_CR4, real_cr4(view))
+    vmwrite(g, GUEST_CR4, real_cr4(g, view))
+    write_root(g)
     write_pdptes(g)
 
 cdef inline int emul_cr(Guest* g, Event* e) noexcept nogil:
@@ -175,7 +182,7 @@ cdef inline int exit_cr(Guest* g, Event* e) noexcept nogil:
     elif verdict == RESUME and e.kind == EV_CR_WRITE and e.reg == 4:
         write_cr4(g)
     elif verdict == RESUME and e.kind == EV_CR_WRITE and e.reg == 3:
-        vmwrite(g, GUEST_CR3, g.vcpu.cr3)
+        vmwrite(g, GUEST_CR3, guest_field(g, GUEST_CR3))
     return finish(g, e, verdict)
 
 cdef inline int emul_dr(Guest* g, Event* e) noexcept nogil:

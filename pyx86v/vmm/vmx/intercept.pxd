@@ -35,6 +35,8 @@ cdef inline int exception_exits(Guest* g, Event* e, uint64_t* q) noexcept nogil:
     cdef bint bit = e.vector < 32 and field(g, EXCEPTION_BITMAP) >> e.vector & 1
     if e.kind == EV_SOFTWARE_INT:
         return exits_if(bit and e.length == 1 and (e.vector == VEC_BP or e.vector == VEC_OF), REASON_EXCEPTION)
+    if e.vector == VEC_PF and g.vcpu.shadowing:
+        return NO_EXIT                       # it has exited as EV_SHADOW_FAULT, and this is its injection
     if e.vector == VEC_PF:
         q[0] = e.address
         if e.error & field(g, PF_ERROR_MASK) != field(g, PF_ERROR_MATCH):
@@ -144,6 +146,17 @@ cdef inline uint64_t mmio_qualification(Event* e) noexcept nogil:
     """Table 27-7 for a page that is not mapped: the access, and a valid guest-linear address of the page itself."""
     return (QUAL_WRITE if e.kind == EV_MMIO_WRITE else QUAL_READ) | QUAL_GVA_VALID | QUAL_FINAL
 
+cdef inline int mmio_exits(Guest* g, Event* e, uint64_t* q) noexcept nogil:
+    """A page that the EPT does not map, or the page fault on one that the shadow tables do not."""
+    if not g.vcpu.shadowing:
+        q[0] = mmio_qualification(e)
+        return REASON_EPT_VIOLATION
+    q[0] = e.address
+    e.vector = VEC_PF
+    e.has_error = True
+    e.error = (PFEC_W if e.kind == EV_MMIO_WRITE else 0) | (PFEC_U if g.cpu.get(g.cpu, REG_CPL) == 3 else 0)
+    return REASON_EXCEPTION
+
 # Other instructions ----------------------------------------------------------------------------
 
 cdef inline bint vmx_mode_bad(Guest* g, int reason) noexcept nogil:
@@ -202,8 +215,7 @@ cdef inline int intercept(Guest* g, Event* e, uint64_t* q) noexcept nogil:
         q[0] = port_qualification(g, e)
         return exits_if(port_exits(g, e), REASON_IO)
     if k == EV_MMIO_READ or k == EV_MMIO_WRITE:
-        q[0] = mmio_qualification(e)
-        return REASON_EPT_VIOLATION
+        return mmio_exits(g, e, q)
     if k == EV_EPT_VIOLATION:
         q[0] = e.qualification
         return REASON_EPT_VIOLATION

@@ -7,10 +7,19 @@ from pyx86v.vmm.vmx.handlers cimport *
 from pyx86v.vmm.vmx.intercept cimport intercept
 
 cdef inline int enter(Guest* g, int verdict) noexcept nogil:
-    """Back to the guest with the handler's verdict, unless it stopped the run or the entry fails."""
+    """Back to the guest with the handler's verdict, unless it stopped the run, the entry fails, or the processor cannot
+    run the guest in its state: then the monitor interprets it (shadow.pxd)."""
+    cdef Vmx* x = vmx_of(g)
     if verdict == STOP:
         account_exit(g)
         return STOP
+    if g.vcpu.shadowing and x.dirty and not enterable(g):
+        if x.root:
+            account_exit(g)
+        x.root = False
+        field_set(&x.vmcs, ENTRY_INTR_INFO, 0)
+        g.vcpu.interpreting = True
+        return verdict
     return verdict if vm_entry(g) == 0 else STOP
 
 cdef inline int wake(Guest* g, Event* e) noexcept nogil:

@@ -118,8 +118,8 @@ cdef inline void write_host(Guest* g) noexcept nogil:
     vmwrite(g, HOST_RSP, HOST_KERNEL)
     vmwrite(g, HOST_RIP, HOST_KERNEL)
 
-cdef inline int vmx_on(Guest* g, uint64_t guest_bytes) noexcept nogil:
-    """VMXON, VMCLEAR, VMPTRLD on the first pages of the monitor's memory.  0, or -1."""
+cdef inline int vmx_on(Guest* g, uint64_t guest_bytes, uint64_t monitor_bytes) noexcept nogil:
+    """VMXON, VMCLEAR, VMPTRLD on the first pages of the monitor's memory, behind the guest's.  0, or -1."""
     cdef Vmx* x = vmx_of(g)
     memset(x, 0, sizeof(Vmx))
     caps_fill(&x.caps, g.cpu_vpid, g.cpu_invpcid, g.cpu_pcid, g.cpu_maxphyaddr)
@@ -129,7 +129,7 @@ cdef inline int vmx_on(Guest* g, uint64_t guest_bytes) noexcept nogil:
         x.caps.ept_vpid &= ~<uint64_t>EPT_CAP_EXEC_ONLY
     x.vmxon = x.current = NO_VMCS
     x.monitor = g.vcpu.paging.window.base + guest_bytes
-    x.monitor_end = x.monitor + monitor_bytes_ept(guest_bytes)
+    x.monitor_end = x.monitor + monitor_bytes
     x.next_table = x.monitor + FIXED_PAGES * PAGE_SIZE
     if ram_pointer(g.ram, x.monitor, x.monitor_end - x.monitor) == NULL:
         return -1
@@ -155,6 +155,13 @@ cdef inline int use_ept(Guest* g) noexcept nogil:
     g.vcpu.paging.eptp = field_get(&x.vmcs, EPT_POINTER)
     mmu_invept(g.mmu, INVEPT_ALL, 0)
     return 0
+
+cdef inline void use_shadow(Guest* g) noexcept nogil:
+    """Turn on what keeps shadow tables in step: exits for page faults, MOV to and from CR3 and INVLPG."""
+    cdef Vmcs* v = &vmx_of(g).vmcs
+    vmwrite(g, EXCEPTION_BITMAP, field_get(v, EXCEPTION_BITMAP) | 1 << VEC_PF)
+    vmwrite(g, PROC_BASED_CONTROLS, field_get(v, PROC_BASED_CONTROLS) | PROC_CR3_LOAD | PROC_CR3_STORE | PROC_INVLPG)
+    vmwrite(g, CR4_MASK, ~<uint64_t>(CR4_GUEST_OWNED & ~CR4_PGE))
 
 cdef inline void use_vpid(Guest* g) noexcept nogil:
     """Tag the guest's translations; without VPID they carry tag 0 and every transition drops them."""

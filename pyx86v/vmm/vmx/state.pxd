@@ -5,10 +5,11 @@ While the guest runs, and until the monitor asks, guest state lives in the proce
 Reading a guest-state field fetches it from there; writing one changes it there.
 
 Invariants
-1. `Cpu` holds CR0 and CR4 as the guest sees them.  The real registers differ only in bits that VMX
-   fixes or the monitor keeps from the guest: NE and VMXE are forced to 1, CD and NW to 0
-   (SDM 3C 23.8).  Those bits exist in GUEST_CR0 and GUEST_CR4 only; none of them changes what an
-   instruction computes.  The read shadows hold the guest's view.
+1. `Cpu` holds CR0, CR4 and EFER as the guest sees them.  The real registers differ only in bits that VMX
+   fixes or the monitor keeps from the guest: NE and VMXE are forced to 1, CD and NW to 0 (SDM 3C 23.8); over
+   shadow tables also PG, WP, PAE and NXE to 1, PCIDE and LME without LMA to 0.  Those bits exist in GUEST_CR0, GUEST_CR4 and
+   GUEST_EFER only; none of them changes what an instruction computes (the walk is the hardware context's).
+   The read shadows hold the guest's view.
 2. A field of a segment, CR0, CR4, EFER, CR3, RFLAGS, and every control, that the monitor writes sets
    `dirty`; the next entry then makes all checks.  RIP does not: behind an instruction that was fetched it is
    as legal as before.  Nor do the event-injection fields: an entry that injects always checks them.
@@ -39,11 +40,26 @@ cdef enum:                   # access rights in a VMCS (24.4.1)
 cdef inline Vmx* vmx_of(Guest* g) noexcept nogil:
     return <Vmx*>g.style_state
 
-cdef inline uint64_t real_cr0(uint64_t view) noexcept nogil:
-    return (view | CR0_NE) & ~<uint64_t>CR0_KEPT_CLEAR
+cdef inline uint64_t real_cr0(const Guest* g, uint64_t view) noexcept nogil:
+    view = (view | CR0_NE) & ~<uint64_t>CR0_KEPT_CLEAR
+    return view | CR0_PG | CR0_WP if g.vcpu.shadowing else view
 
-cdef inline uint64_t real_cr4(uint64_t view) noexcept nogil:
-    return view | CR4_VMXE
+cdef inline uint64_t real_cr4(const Guest* g, uint64_t view) noexcept nogil:
+    return (view | CR4_VMXE | CR4_PAE) & ~<uint64_t>CR4_PCIDE if g.vcpu.shadowing else view | CR4_VMXE
+
+cdef inline uint64_t real_efer(const Guest* g, uint64_t view) noexcept nogil:
+    """Over shadow tables paging is always on, so LME without LMA, which the guest sets before its own paging, is not legal."""
+    if not g.vcpu.shadowing:
+        return view
+    return view | EFER_NXE if view & EFER_LMA else (view | EFER_NXE) & ~<uint64_t>EFER_LME
+
+cdef inline uint64_t forced_bits(const Guest* g, uint32_t field) noexcept nogil:
+    """Bits of GUEST_CR0, GUEST_CR4 or GUEST_EFER that are not the guest's (invariant 1)."""
+    if field == GUEST_CR0:
+        return CR0_NE | CR0_KEPT_CLEAR | (CR0_PG | CR0_WP if g.vcpu.shadowing else 0)
+    if field == GUEST_CR4:
+        return CR4_VMXE | (CR4_PAE | CR4_PCIDE if g.vcpu.shadowing else 0)
+    return EFER_NXE | EFER_LME if field == GUEST_EFER and g.vcpu.shadowing else 0
 
 cdef inline uint32_t segment_rights(const Segment* s, int seg) noexcept nogil:
     """Access rights of a segment register; one without P is unusable (a null selector was loaded).
@@ -142,11 +158,13 @@ cdef inline uint64_t guest_field(Guest* g, uint32_t field) noexcept nogil:
     cdef uint64_t value = 0
     cdef int reg = field_register(field)
     if field == GUEST_CR0:
-        return real_cr0(g.cpu.get(g.cpu, REG_CR0))
+        return real_cr0(g, g.cpu.get(g.cpu, REG_CR0))
     if field == GUEST_CR4:
-        return real_cr4(g.cpu.get(g.cpu, REG_CR4))
+        return real_cr4(g, g.cpu.get(g.cpu, REG_CR4))
+    if field == GUEST_EFER:
+        return real_efer(g, g.cpu.get(g.cpu, REG_EFER))
     if field == GUEST_CR3:
-        return g.vcpu.cr3
+        return g.vcpu.hardware.cr3 if g.vcpu.shadowing else g.vcpu.cr3
     if reg >= 0:
         return g.cpu.get(g.cpu, reg)
     if field == GUEST_RSP:
@@ -167,11 +185,10 @@ cdef inline void guest_field_write(Guest* g, uint32_t field, uint64_t value) noe
     cdef uint64_t old
     if reg >= 0:
         old = g.cpu.get(g.cpu, reg)
-        if field == GUEST_CR0:
-            value = (value & ~<uint64_t>(CR0_NE | CR0_KEPT_CLEAR)) | (old & (CR0_NE | CR0_KEPT_CLEAR))
-        elif field == GUEST_CR4:
-            value = (value & ~<uint64_t>CR4_VMXE) | (old & CR4_VMXE)
-        elif field == GUEST_CR3:
+        value = (value & ~forced_bits(g, field)) | (old & forced_bits(g, field))
+        if field == GUEST_CR3 and g.vcpu.shadowing:
+            return                           # the root, which the hardware context holds
+        if field == GUEST_CR3:
             g.vcpu.cr3 = value
         if value != old:
             g.cpu.set(g.cpu, reg, value)

@@ -24,7 +24,8 @@ cdef int vmx_ept_event(Guest* g, Event* e) noexcept nogil:
 
 cdef int vmx_ept_start(Guest* g) noexcept nogil:
     """Set the monitor up and launch the guest.  0; -1: no memory for the monitor, or the first entry failed."""
-    if vmx_on(g, g.vcpu.paging.window.size) != 0:
+    cdef uint64_t size = g.vcpu.paging.window.size
+    if vmx_on(g, size, monitor_bytes_ept(size)) != 0:
         return -1
     write_controls(g)
     write_addresses(g)
@@ -40,6 +41,8 @@ cdef void fill(Style* s) noexcept:
     fill_native_table(NATIVE)
     s.name = b"vmx+ept"
     s.nested = True
+    s.shadow = False
+    s.interpret = NULL
     s.start = vmx_ept_start
     s.monitor_bytes = monitor_bytes_ept
     for i in range(N_EVENTS):
