@@ -499,6 +499,11 @@ cdef class Machine:
                 "software_interrupts": v.software_ints, "interrupts": v.interrupts}
 
     @property
+    def shadow(self):
+        """Counts of the monitor's shadow tables, as ShadowCounters in mmu/shadow_state.pxd has them; {} for a style without."""
+        return dict(self.world.shadow.count) if self.e.style.shadow else {}
+
+    @property
     def holes(self):
         """{mnemonic: count} of sensitive instructions that did not trap; empty where the guest runs privileged."""
         return {}

@@ -73,7 +73,7 @@ class Machine:
 
     tlb = {"hits": 10, "misses": 2, "flushes": 0, "evictions": 0}
     walks = {"count": 2, "references": 8, "by_level": {"guest_1": 2}}
-    holes = {}
+    shadow, holes = {}, {}
     report = [1, 2]
 
     @property

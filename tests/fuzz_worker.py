@@ -573,6 +573,9 @@ FAMILIES = (hostile_program, hostile_tables, mutated_rom, random_program, hostil
             random_firmware, hostile_program, at_the_edge, hostile_tables)
 
 
+STYLES = sorted(_core.styles())
+
+
 # Running --------------------------------------------------------------------------------------
 
 def load_frame(folder):
@@ -585,7 +588,7 @@ def load_frame(folder):
 def options_of(seed):
     """Style, engine, clock and profile of a seed: all combinations come round."""
     rng = random.Random(seed * 7919 + 1)
-    return {"style": ("native", "vmx+ept")[seed // len(FAMILIES) & 1], "engine": rng.choice(("inline", "inline", "portable")),
+    return {"style": STYLES[seed // len(FAMILIES) % len(STYLES)], "engine": rng.choice(("inline", "inline", "portable")),
             "clock": rng.choice(("cycles", "instructions")), "profile": rng.choice(PROFILES),
             "ept_page": rng.choice(("4K", "4K", "2M", "1G"))}
 
@@ -636,7 +639,7 @@ def run_all(frame, words):
         result["seconds"] = round(time.process_time() - start, 3)
         if checks:
             result["again"] = run(frame, seed)
-            for style in ("native", "vmx+ept"):
+            for style in STYLES:
                 result[style] = run(frame, seed, limits=SAME, style=style, **WITNESS)
             result["portable"] = run(frame, seed, limits=SAME, style="native", **{**WITNESS, "engine": "portable"})
         print(json.dumps({"seed": seed, **result}), flush=True)

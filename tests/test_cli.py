@@ -12,7 +12,7 @@ from pyx86v.cli.options import parse_size
 from pyx86v.report import json as report
 from pyx86v.report import tables
 
-KEYS = ["style", "guest", "profile", "clock", "end", "instructions", "cycles", "ledger", "exits", "tlb", "walks", "holes",
+KEYS = ["style", "guest", "profile", "clock", "end", "instructions", "cycles", "ledger", "exits", "tlb", "walks", "shadow", "holes",
         "console", "report", "digest", "guests", "wall_s"]
 
 
@@ -157,7 +157,7 @@ def test_roms_json(pyx):
     found = json.loads(pyx("roms", "--json", "-")[1])
     hello = next(rom for rom in found if rom["name"] == "hello")
     assert {"name", "bits", "styles", "proves", "mission"} <= set(hello)
-    assert hello["styles"] == ["native", "vmx+ept"] and all(isinstance(row, int) for row in hello["mission"])
+    assert {"native", "vmx+ept"} <= set(hello["styles"]) and all(isinstance(row, int) for row in hello["mission"])
     assert [rom["name"] for rom in found] == sorted(rom["name"] for rom in found)
 
 

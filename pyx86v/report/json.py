@@ -13,7 +13,7 @@ def run_result(machine, guest, end, wall_s):
         "style": machine.style, "guest": guest, "profile": machine.profile, "clock": machine.clock, "end": end,
         "instructions": machine.instructions, "cycles": machine.cycles, "ledger": dict(machine.ledger),
         "exits": {name: dict(row) for name, row in machine.exits.items()},
-        "tlb": dict(machine.tlb), "walks": dict(machine.walks), "holes": dict(machine.holes),
+        "tlb": dict(machine.tlb), "walks": dict(machine.walks), "shadow": dict(machine.shadow), "holes": dict(machine.holes),
         "console": machine.console.decode("utf-8", "backslashreplace"), "report": list(machine.report),
         "digest": machine.digest(), "guests": [], "wall_s": round(wall_s, 6),
     }
