@@ -559,9 +559,25 @@ def test_violation_of_guest_memory_is_mapped_and_retried():
     assert a.causes[Cause.EMULATION] == EMUL[Price.EMUL_EPT]
 
 
-def test_violation_outside_guest_memory_and_misconfiguration_stop():
+def test_the_monitor_finishes_a_violation_outside_guest_memory():
     b = bench()
-    assert b.event("EPT_VIOLATION", gpa=0x40000000)["verdict"] == "STOP" and b.state["stop"] == 5
+    a = Account(b, "EPT_VIOLATION", gpa=0x40000000, qualification=0x81)
+    assert (a.verdict, a.exits, a.result["retire"], a.result["detail"]) == ("RESUME", {48: 1}, False, 1)
+    assert a.causes[Cause.EMULATION] == EMUL[Price.EMUL_EPT]
+
+
+def test_pdptes_outside_guest_memory_exit_once_and_are_all_ones():
+    b = bench("protected")
+    b.event("CR_WRITE", reg=4, value=0x20)
+    b.event("CR_WRITE", reg=3, value=0x4000)
+    assert b.event("CR_WRITE", reg=0, value=CR0_PG | 0x31)["verdict"] == "RESUME"
+    a = Account(b, "CR_WRITE", reg=3, value=0x40000000)
+    assert (a.verdict, a.exits, a.result["vector"]) == ("REFLECT", {48: 1}, 13), "all ones: reserved bits"
+
+
+def test_violation_without_room_and_misconfiguration_stop():
+    b = bench()
+    assert b.event("EPT_VIOLATION", gpa=0x5000)["verdict"] == "STOP" and b.state["stop"] == 6, "it is mapped"
     b = bench()
     assert b.event("EPT_MISCONFIG", gpa=0x5000)["verdict"] == "STOP" and b.state["stop"] == 6 and 49 in b.exits
 

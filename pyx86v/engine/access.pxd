@@ -7,11 +7,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.regs cimport CR4_SMAP, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
-from pyx86v.engine.fill cimport XLAT_STOP, host_wrote, read_quiet, translate
+from pyx86v.engine.fill cimport XLAT_STOP, ept_exit, host_wrote, read_quiet, translate
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
-from pyx86v.mmu.mmu cimport XLAT_NO_RAM, XLAT_OK, XLAT_PAGE_FAULT, Translation
+from pyx86v.mmu.mmu cimport XLAT_EPT_VIOLATION, XLAT_NO_RAM, XLAT_OK, XLAT_PAGE_FAULT, Translation
+from pyx86v.vmm.guest cimport Event
 
 ctypedef struct Fault:   # an exception met on the way
     int vector           # -1: none
@@ -25,6 +26,7 @@ cdef inline int system_privilege(Engine* e) noexcept nogil:
 cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int access, int privilege, Fault* f) noexcept nogil:
     """One access inside a page.  False: `f` holds the #PF."""
     cdef Translation t
+    cdef Event ev
     cdef uint8_t* p
     cdef int status = translate(e, gva, <int>n, access, privilege, &t)
     if status == XLAT_OK:
@@ -40,7 +42,8 @@ cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int 
     if status == XLAT_NO_RAM:
         if access != ACCESS_WRITE:
             memset(data, 0xff, n)
-        return True
+        f.stop = e.vcpu.paging.eptp != 0 and ept_exit(e, gva, XLAT_EPT_VIOLATION, &t, &ev) == STOP
+        return not f.stop
     if status == XLAT_PAGE_FAULT:
         env_u64(e.env, ENV_CR + 16)[0] = gva
         f.vector = VEC_PF

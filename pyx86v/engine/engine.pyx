@@ -202,7 +202,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if e.stopping or over_limit(e):
         leave_block(e, r.eip)
     if r.flags & REC_STRADDLE and e.looked_up is not r and not page_is_held(e, r.pc + r.size - 1):
-        e.looked_up = r                  # once: a hole, or a TLB too small for both pages, is never held
+        e.looked_up = r                  # once: a TLB too small for both pages never holds them
         tlb_flush_page_x86_64(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
         leave_block(e, r.eip)
     e.looked_up = NULL

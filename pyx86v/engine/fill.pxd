@@ -91,12 +91,15 @@ cdef inline void host_wrote(Engine* e, hpa_t hpa, uint64_t n) noexcept nogil:
     if frame < e.frames and e.page_state[frame] != PAGE_DATA:
         tb_invalidate_phys_range_x86_64(e.uc, hpa, hpa + n)
 
-cdef inline bint side_holds(Engine* e, gva_t va, int access, int mmu_idx) noexcept nogil:
-    """May the engine hold this right too?  Yes when the modelled first level does, or nothing is modelled."""
+cdef inline bint side_holds(Engine* e, gva_t va, hpa_t hpa, int access, int mmu_idx) noexcept nogil:
+    """May the engine hold this right to the page at `hpa` too?  Yes when the modelled first level has the same page
+    there (the guest may have changed its tables since it was filled), or nothing is modelled."""
     cdef PagingContext* p = walked(e.vcpu)
+    cdef const TlbEntry* held
     if p.mode == PAGING_NONE and p.eptp == 0:
         return True
-    return mmu_lookup(e.mmu, p, va, access, mmu_idx) is not NULL
+    held = mmu_lookup(e.mmu, p, va, access, mmu_idx)
+    return held is not NULL and (entry_hpa(held, va) ^ hpa) >> PAGE_SHIFT == 0
 
 cdef inline int fill_fetch(Engine* e, const Translation* t, gva_t page, int mmu_idx) noexcept nogil:
     """Rights of an instruction fetch; the data side joins when the model holds it too."""
@@ -104,9 +107,9 @@ cdef inline int fill_fetch(Engine* e, const Translation* t, gva_t page, int mmu_
     cdef int prot = PROT_X
     frame_fetched(e, frame)
     if e.page_state[frame] == PAGE_MIXED:
-        if side_holds(e, page, ACCESS_WRITE, mmu_idx):
+        if side_holds(e, page, t.hpa, ACCESS_WRITE, mmu_idx):
             return PROT_R | PROT_W | PROT_X
-    if side_holds(e, page, ACCESS_READ, mmu_idx):
+    if side_holds(e, page, t.hpa, ACCESS_READ, mmu_idx):
         prot |= PROT_R
     return prot
 
@@ -125,7 +128,7 @@ cdef inline int fill_data(Engine* e, const Translation* t, gva_t va, int size, i
         if prot & PROT_W:
             frame_mapped_writable(e, frame, va & ~<uint64_t>PAGE_MASK)
         return prot
-    if side_holds(e, va, ACCESS_FETCH, mmu_idx):
+    if side_holds(e, va, t.hpa, ACCESS_FETCH, mmu_idx):
         prot |= PROT_X
     if state == PAGE_CODE:
         return prot & ~PROT_W
@@ -154,12 +157,21 @@ cdef inline void task_switched(Engine* e) noexcept nogil:
     cdef Translation t
     e.vcpu.cr3 = env_u64(e.env, ENV_CR + 24)[0]
     if e.vcpu.paging.mode == PAGING_PAE:
-        mmu_load_pdptes(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, e.vcpu.cr3, &t)
+        mmu_load_pdptes(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, e.vcpu.cr3, True, &t)
     cr3_loaded(&e.guest, False)
 
 cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
     """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
     return e.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
+
+cdef inline int ept_exit(Engine* e, gva_t va, int status, const Translation* t, Event* ev) noexcept nogil:
+    """Hand an EPT violation or misconfiguration to the style.  Its verdict."""
+    event_init(ev, EV_EPT_VIOLATION if status == XLAT_EPT_VIOLATION else EV_EPT_MISCONFIG)
+    ev.gpa = t.gpa
+    ev.address = va
+    ev.qualification = t.qualification
+    ev.rip = env_u64(e.env, ENV_EIP)[0]
+    return e.style.handlers[ev.kind](&e.guest, ev)
 
 cdef inline int shadow_miss(Engine* e, gva_t va, int size, int access, int privilege, Translation* t) noexcept nogil:
     """The walk of the shadow tables faulted: the monitor makes an entry (XLAT_AGAIN), or finds the guest's own fault, a
@@ -204,13 +216,17 @@ cdef inline int translate(Engine* e, gva_t va, int size, int access, int privile
     XLAT_STOP: the style ended the run.
     """
     cdef int status = XLAT_OK, verdict, i
+    cdef bint absent = False
     cdef Event ev
     if env_u64(e.env, ENV_CR + 24)[0] != e.vcpu.cr3:
         task_switched(e)
     if noncanonical(e, va):
         return XLAT_GP
     for i in range(FILL_RETRIES):
-        status = mmu_translate(e.mmu, &e.ram, e.ledger, walked(e.vcpu), va, access, privilege, t)
+        if absent:
+            status = mmu_translate_absent(e.mmu, &e.ram, e.ledger, walked(e.vcpu), va, access, privilege, t)
+        else:
+            status = mmu_translate(e.mmu, &e.ram, e.ledger, walked(e.vcpu), va, access, privilege, t)
         drop_evicted(e, t)
         if t.drop == DROP_ALL:
             tlb_flush_x86_64(e.cpu)
@@ -226,19 +242,15 @@ cdef inline int translate(Engine* e, gva_t va, int size, int access, int privile
             return XLAT_NO_RAM               # a store to firmware goes to the bus, where nothing takes it
         if status != XLAT_EPT_VIOLATION and status != XLAT_EPT_MISCONFIG:
             return status
-        if t.gpa & e.world.window.a20_mask >= e.world.window.size and nested_final(t.qualification):
+        if access != ACCESS_FETCH and t.gpa >= e.world.window.size and nested_final(t.qualification):
             return XLAT_NO_RAM               # the exit is taken by the access itself (EV_MMIO_*)
-        event_init(&ev, EV_EPT_VIOLATION if status == XLAT_EPT_VIOLATION else EV_EPT_MISCONFIG)
-        ev.gpa = t.gpa
-        ev.address = va
-        ev.qualification = t.qualification
-        ev.rip = env_u64(e.env, ENV_EIP)[0]
-        verdict = e.style.handlers[ev.kind](&e.guest, &ev)
+        verdict = ept_exit(e, va, status, t, &ev)
         if verdict == REFLECT:
             t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
             return XLAT_PAGE_FAULT
         if verdict == STOP:
             return XLAT_STOP
+        absent = ev.detail != 0
     t.pfec = access_pfec(access, privilege) | PFEC_P | PFEC_RSVD
     return XLAT_PAGE_FAULT
 
@@ -253,8 +265,8 @@ cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
     cdef const TlbEntry* held = mmu_lookup(e.mmu, walked(e.vcpu), gva, ACCESS_FETCH, fetch_privilege(e))
     if held is not NULL:
         hpa[0] = entry_hpa(held, gva)
-        return True
-    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), &t) != XLAT_OK:
+        return not held.flags & TLB_HOLE
+    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), True, &t) != XLAT_OK:
         return False
     hpa[0] = t.hpa + (gva & PAGE_MASK)
     return True

@@ -181,14 +181,19 @@ cdef inline void level_fill(Mmu* m, int side, int index, gva_t gva, const TlbEnt
     if side < ROUTE_L2:
         report_victim(m, side, out)
 
-cdef inline void answer(const PagingContext* ctx, const TlbEntry* e, gva_t gva, int privilege, int source,
-                        Translation* out) noexcept nogil:
-    """Fill `out` in from an entry that translates `gva`."""
+cdef inline int answer(const PagingContext* ctx, const TlbEntry* e, gva_t gva, int privilege, int source,
+                       Translation* out) noexcept nogil:
+    """Fill `out` in from an entry that translates `gva`.  XLAT_OK, or XLAT_NO_RAM."""
     out.hpa = entry_hpa(e, gva) & ~<uint64_t>0xfff
     out.gpa = entry_gpa(e, gva) & ~<uint64_t>0xfff
     out.prot = <uint8_t>rights_prot(ctx, e.flags, privilege)
     out.shift = e.shift
     out.source = <uint8_t>source
+    if e.flags & TLB_HOLE:
+        out.hpa = HPA_NONE
+        out.gpa += gva & 0xfff
+        return XLAT_NO_RAM
+    return XLAT_OK
 
 # ---------------------------------------------------------------- walk
 
@@ -216,6 +221,11 @@ cdef inline int full_walk(Walker* w, gva_t gva, int access, int privilege, Guest
     guest.gpa &= ctx.window.a20_mask
     w.fault_gpa = guest.gpa + (gva & 0xfff)
     status = final_page(w, w.fault_gpa, want, nested)
+    if status == XLAT_EPT_VIOLATION and w.absent:
+        nested.hpa = HPA_NONE
+        nested.flags = TLB_EPT_X         # the monitor lets a page of ones be executed; data are emulated one by one
+        nested.shift = 12
+        return XLAT_NO_RAM
     if status == XLAT_OK:
         nested.hpa &= ~<uint64_t>0xfff
         if not ram_holds(w.ram, nested.hpa, 4096):
@@ -301,15 +311,15 @@ cdef inline int walk_failed(Walker* w, int status, gva_t gva, const GuestPage* g
     out.source = FROM_WALK
     if status == XLAT_PAGE_FAULT:
         out.pfec = guest.pfec
-        if not w.quiet:
+        if w.marks:
             fault_drops(w.m, w.ctx, gva, out)
         return status
     out.gpa = w.fault_gpa
     if status == XLAT_EPT_VIOLATION:
         out.qualification = w.qualification
-        if not w.quiet:
+        if w.marks:
             violation_drops(w, gva, out)
-    elif not w.quiet:
+    elif w.marks:
         w.m.count.no_ram += status == XLAT_NO_RAM
         w.m.count.ept_misconfigs += status == XLAT_EPT_MISCONFIG
     return status
@@ -326,6 +336,7 @@ cdef inline int identity(const Ram* ram, const PagingContext* ctx, gva_t gva, Tr
     return XLAT_OK
 
 cdef inline void clear(Translation* out) noexcept nogil:
+    out.hpa = HPA_NONE
     out.qualification = 0
     out.pfec = 0
     out.prot = 0
@@ -338,32 +349,43 @@ cdef inline void clear(Translation* out) noexcept nogil:
 
 # ---------------------------------------------------------------- translate
 
-cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx, gva_t gva, int access,
-                         int privilege, int in_l1, int in_l2, Translation* out) noexcept nogil:
-    """Walk, fill both levels, answer.  in_l1, in_l2: index of what each level holds for `gva`, or -1."""
-    cdef Walker w
-    cdef GuestPage guest
-    cdef NestedPage nested
-    cdef TlbEntry page
-    cdef int side = SIDE_I if access == ACCESS_FETCH else SIDE_D
-    cdef int status
+cdef inline void walker_init(Walker* w, Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx) noexcept nogil:
+    """The processor's own walk; without a ledger one that changes nothing."""
     w.m = m
     w.ram = ram
     w.ledger = ledger
     w.ctx = ctx
-    w.quiet = False
-    w.marks = True
-    w.cached = True
+    w.quiet = ledger is NULL
+    w.marks = w.cached = ledger is not NULL
+    w.absent = False
     w.hit = False
+
+cdef inline int walk_and_fill(Walker* w, gva_t gva, int access, int privilege, int in_l1, int in_l2,
+                              Translation* out) noexcept nogil:
+    """Walk, fill both levels, answer.  in_l1, in_l2: index of what each level holds for `gva`, or -1."""
+    cdef GuestPage guest
+    cdef NestedPage nested
+    cdef TlbEntry page
+    cdef int side = SIDE_I if access == ACCESS_FETCH else SIDE_D
+    cdef int status = full_walk(w, gva, access, privilege, &guest, &nested)
+    if status == XLAT_NO_RAM and (w.ctx.eptp == 0 or access == ACCESS_FETCH):
+        w.m.count.no_ram += 1            # a device's page is translated like any; under EPT its data exit instead
+    elif status != XLAT_OK:
+        return walk_failed(w, status, gva, &guest, out)
+    walked_page(w, gva, &guest, &nested, &page)
+    if status == XLAT_NO_RAM:
+        page.flags |= TLB_HOLE
+    level_fill(w.m, ROUTE_L2 + side, in_l2, gva, &page, out)
+    level_fill(w.m, side, in_l1, gva, &page, out)
+    return answer(w.ctx, &page, gva, privilege, FROM_WALK, out)
+
+cdef inline int mmu_walk(Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx, gva_t gva, int access,
+                         int privilege, int in_l1, int in_l2, Translation* out) noexcept nogil:
+    """walk_and_fill as the processor does it."""
+    cdef Walker w
+    walker_init(&w, m, ram, ledger, ctx)
     charge(ledger, WALK_BASE, WALK_START)
-    status = full_walk(&w, gva, access, privilege, &guest, &nested)
-    if status != XLAT_OK:
-        return walk_failed(&w, status, gva, &guest, out)
-    walked_page(&w, gva, &guest, &nested, &page)
-    level_fill(m, ROUTE_L2 + side, in_l2, gva, &page, out)
-    level_fill(m, side, in_l1, gva, &page, out)
-    answer(ctx, &page, gva, privilege, FROM_WALK, out)
-    return XLAT_OK
+    return walk_and_fill(&w, gva, access, privilege, in_l1, in_l2, out)
 
 cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx, gva_t gva, int access,
                               int privilege, Translation* out) noexcept nogil:
@@ -381,8 +403,7 @@ cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const Pagi
     index = level_find(m, side, gva)
     if index >= 0:
         if rights_allow(ctx, m.tlb.entry[index].flags, access, privilege):
-            answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L1, out)
-            return XLAT_OK
+            return answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L1, out)
         m.count.rewalks += 1
         return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, index, level_find(m, ROUTE_L2 + side, gva), out)
     m.count.l1_misses[side] += 1
@@ -398,13 +419,29 @@ cdef inline int mmu_translate(Mmu* m, const Ram* ram, Ledger* ledger, const Pagi
         m.count.rewalks += 1
         return mmu_walk(m, ram, ledger, ctx, gva, access, privilege, -1, index, out)
     level_fill(m, side, -1, gva, &m.tlb.entry[index], out)
-    answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L2, out)
-    return XLAT_OK
+    return answer(ctx, &m.tlb.entry[index], gva, privilege, FROM_L2, out)
+
+cdef inline int mmu_translate_absent(Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* ctx, gva_t gva, int access,
+                                     int privilege, Translation* out) noexcept nogil:
+    """mmu_translate after an EPT violation where the guest has no memory: the monitor's own walk, paid by its handler.
+
+    It finds what a machine without a monitor finds.  Tables outside memory read as all ones, those in firmware keep
+    their accessed and dirty flags as they are, and code outside memory is a page of ones that may only be executed.
+    The translation goes into the TLB, the tables on the way into no cache: their next use exits again.
+    """
+    cdef Walker w
+    cdef int side = SIDE_I if access == ACCESS_FETCH else SIDE_D
+    clear(out)
+    mmu_enter(m, ctx)
+    walker_init(&w, m, ram, ledger, ctx)
+    w.quiet = w.absent = True
+    w.cached = False
+    return walk_and_fill(&w, gva, access, privilege, level_find(m, side, gva), level_find(m, ROUTE_L2 + side, gva), out)
 
 cdef inline int mmu_translate_quiet(Mmu* m, const Ram* ram, const PagingContext* ctx, gva_t gva, int access,
-                                    int privilege, Translation* out) noexcept nogil:
+                                    int privilege, bint absent, Translation* out) noexcept nogil:
     """What the tables in memory say of this access: nothing cached is used, nothing changes or is counted.
-    For monitors, debuggers and digests."""
+    `absent`: as the monitor would finish it (mmu_translate_absent), instead of XLAT_EPT_VIOLATION."""
     cdef Walker w
     cdef GuestPage guest
     cdef NestedPage nested
@@ -413,20 +450,13 @@ cdef inline int mmu_translate_quiet(Mmu* m, const Ram* ram, const PagingContext*
     clear(out)
     if ctx.mode == PAGING_NONE and ctx.eptp == 0:
         return identity(ram, ctx, gva, out)
-    w.m = m
-    w.ram = ram
-    w.ledger = NULL
-    w.ctx = ctx
-    w.quiet = True
-    w.marks = False
-    w.cached = False
-    w.hit = False
+    walker_init(&w, m, ram, NULL, ctx)
+    w.absent = absent
     status = full_walk(&w, gva, access, privilege, &guest, &nested)
     if status != XLAT_OK:
         return walk_failed(&w, status, gva, &guest, out)
     walked_page(&w, gva, &guest, &nested, &page)
-    answer(ctx, &page, gva, privilege, FROM_WALK, out)
-    return XLAT_OK
+    return answer(ctx, &page, gva, privilege, FROM_WALK, out)
 
 # ---------------------------------------------------------------- PAE PDPTE registers
 
@@ -437,11 +467,12 @@ cdef inline bint pdptes_due(uint64_t cr0, uint64_t cr4, uint64_t old_cr0, uint64
             ((cr0 ^ old_cr0) & (CR0_CD | CR0_NW | CR0_PG) != 0 or
              (cr4 ^ old_cr4) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) != 0))
 
-cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingContext* ctx, uint64_t cr3,
+cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingContext* ctx, uint64_t cr3, bint absent,
                                 Translation* out) noexcept nogil:
     """Load ctx.pdpte from the 32 bytes at CR3 bits 31:5: one reference of level 3, all four lie in one line.
 
     XLAT_OK; XLAT_GP: a present PDPTE has a reserved bit, nothing is loaded; or XLAT_EPT_* of a nested space.
+    `absent`: the monitor loads them, after an EPT violation; outside memory it finds all ones.
     """
     cdef Walker w
     cdef NestedPage page
@@ -449,14 +480,8 @@ cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingCo
     cdef gpa_t at = cr3 & 0xffffffe0ULL
     cdef int i, status
     clear(out)
-    w.m = m
-    w.ram = ram
-    w.ledger = ledger
-    w.ctx = ctx
-    w.quiet = False
-    w.marks = True
-    w.cached = True
-    w.hit = False
+    walker_init(&w, m, ram, ledger, ctx)
+    w.quiet = w.absent = absent
     mmu_enter(m, ctx)
     status = table_page(&w, at, &page)
     if status != XLAT_OK:

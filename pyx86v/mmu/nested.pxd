@@ -39,8 +39,9 @@ ctypedef struct Walker:  # one walk; lives on the stack
     const Ram* ram
     Ledger* ledger       # not used when quiet
     const PagingContext* ctx
-    bint quiet           # no charge, no count, no fill, no nested accessed and dirty flags
-    bint marks           # set the guest's accessed and dirty flags
+    bint quiet           # no reference is charged or counted, no cache of walks filled
+    bint marks           # accessed and dirty flags are set, a failure drops what the TLB holds
+    bint absent          # the monitor's walk: what the EPT forbids or lacks is read on the guest's bus instead
     bint cached          # use paging-structure caches and nested TLB
     bint hit             # one of them did answer
     uint64_t qualification   # set with XLAT_EPT_VIOLATION
@@ -71,7 +72,7 @@ cdef inline uint64_t ept_read(Walker* w, hpa_t at, int level, int kind) noexcept
 
 cdef inline void ept_mark(Walker* w, hpa_t at, uint64_t e, uint64_t flags) noexcept nogil:
     """Set accessed or dirty in a nested entry, when the EPT pointer turns them on."""
-    if w.quiet or not w.ctx.eptp & EPTP_AD or e & flags == flags:
+    if not w.marks or not w.ctx.eptp & EPTP_AD or e & flags == flags:
         return
     w.m.count.nested_writes += 1
     ram_write64(w.ram, at, e | flags)
@@ -170,6 +171,13 @@ cdef inline int nested_walk(Walker* w, gpa_t gpa, uint64_t want, int kind, Neste
         return npt_walk(w, gpa, want, kind, page)
     return ept_walk(w, gpa, want, kind, page)
 
+cdef inline int window_page(Walker* w, gpa_t at, NestedPage* page) noexcept nogil:
+    """The page of `at` in the world's window; HPA_NONE, whose entries read as all ones, where it has no memory."""
+    page.hpa = window_hpa(&w.ctx.window, at & FRAME_MASK)
+    page.flags = TLB_EPT_RWX | TLB_D
+    page.shift = 12
+    return XLAT_OK
+
 cdef inline int nested_table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
     """table_page of a nested space: through the nested TLB or the nested tables, as a write when EPT accessed and dirty
     flags are on (SDM 3C 28.3.5), and always under NPT."""
@@ -193,19 +201,16 @@ cdef inline int nested_table_page(Walker* w, gpa_t entry, NestedPage* page) noex
             page.shift = e.shift
             return XLAT_OK
     status = nested_walk(w, entry, want, NESTED_FOR_TABLE, page)
+    if status == XLAT_EPT_VIOLATION and w.absent:
+        return window_page(w, entry, page)
     if status == XLAT_OK and not w.quiet:
         nested_tlb_fill(&w.m.tlb, entry, page.hpa, page.shift, page.flags)
     return status
 
 cdef inline int table_page(Walker* w, gpa_t entry, NestedPage* page) noexcept nogil:
-    """Find the 4 KB page in which a guest paging-structure entry lies: in the world's window, where HPA_NONE stands
-    for a page outside, whose entries read as all ones; or under the nested tables.  XLAT_OK or XLAT_EPT_*."""
-    if w.ctx.eptp:
-        return nested_table_page(w, entry, page)
-    page.hpa = window_hpa(&w.ctx.window, entry & FRAME_MASK)
-    page.flags = TLB_EPT_RWX | TLB_D
-    page.shift = 12
-    return XLAT_OK
+    """Find the 4 KB page in which a guest paging-structure entry lies: in the world's window or under the nested tables.
+    XLAT_OK or XLAT_EPT_*."""
+    return nested_table_page(w, entry, page) if w.ctx.eptp else window_page(w, entry, page)
 
 cdef inline int final_page(Walker* w, gpa_t gpa, uint64_t want, NestedPage* page) noexcept nogil:
     """Find the page of a final address for an access `want`."""

@@ -81,6 +81,7 @@ cdef inline bint begin(Shadower* w, Shadow* s, Mmu* m, const Ram* ram, Ledger* l
     w.walker.ctx = guest
     w.walker.quiet = True
     w.walker.marks = True
+    w.walker.absent = False
     w.walker.cached = False
     w.walker.hit = False
     if not arrays_find(w):

@@ -112,7 +112,7 @@ cdef class ShadowBench:
 
     def load_pdptes(self, uint64_t cr3):
         """MOV to CR3 under PAE.  False: #GP, nothing changed."""
-        if mmu_load_pdptes(self.m, &self.ram, &self.ledger, &self.guest, cr3, &self.out) != XLAT_OK:
+        if mmu_load_pdptes(self.m, &self.ram, &self.ledger, &self.guest, cr3, False, &self.out) != XLAT_OK:
             return False
         self.enter(cr3=cr3)
         return True

@@ -13,7 +13,7 @@ from pyx86v.mmu.tlb cimport ArrayConfig, N_ARRAYS, N_SIZES, Tlb
 cdef enum XlatStatus:
     XLAT_OK = 0
     XLAT_PAGE_FAULT = 1      # Translation.pfec
-    XLAT_NO_RAM = 2          # Translation.gpa lies outside RAM: a device or a hole; never cached
+    XLAT_NO_RAM = 2          # Translation.gpa lies outside RAM: a device or a hole
     XLAT_EPT_VIOLATION = 3   # Translation.qualification, Translation.gpa; also a nested page fault of NPT
     XLAT_EPT_MISCONFIG = 4   # Translation.gpa
     XLAT_GP = 5              # mmu_load_pdptes only: reserved bit in a PDPTE
@@ -79,7 +79,7 @@ ctypedef struct MmuCounters:
     uint64_t page_faults
     uint64_t ept_violations
     uint64_t ept_misconfigs
-    uint64_t no_ram
+    uint64_t no_ram              # walks that ended where there is no RAM
     uint64_t guest_refs[5]       # entries read, by level 1..4
     uint64_t nested_refs[2][5]   # EPT entries read, by RefKind and level
     uint64_t table_writes        # accessed and dirty updates of guest entries

@@ -133,9 +133,12 @@ cdef class MmuBench:
         memset(&self.out, 0, sizeof(Translation))
         return self.answer(mmu_translate(self.m, &self.ram, &self.ledger, &self.ctx, gva, access, privilege, &self.out))
 
-    def quiet(self, uint64_t gva, int access=0, int privilege=2):
+    def translate_absent(self, uint64_t gva, int access=0, int privilege=2):
+        return self.answer(mmu_translate_absent(self.m, &self.ram, &self.ledger, &self.ctx, gva, access, privilege, &self.out))
+
+    def quiet(self, uint64_t gva, int access=0, int privilege=2, bint absent=False):
         memset(&self.out, 0, sizeof(Translation))
-        return self.answer(mmu_translate_quiet(self.m, &self.ram, &self.ctx, gva, access, privilege, &self.out))
+        return self.answer(mmu_translate_quiet(self.m, &self.ram, &self.ctx, gva, access, privilege, absent, &self.out))
 
     def lookup(self, uint64_t gva, int access=0, int privilege=2):
         """(hpa, gpa, shift, prot), or None."""
@@ -177,9 +180,9 @@ cdef class MmuBench:
                     result.append((status, self.out.pfec, self.out.gpa, self.out.qualification, self.out.prot, after))
         return result
 
-    def load_pdptes(self, uint64_t cr3):
+    def load_pdptes(self, uint64_t cr3, bint absent=False):
         memset(&self.out, 0, sizeof(Translation))
-        status = mmu_load_pdptes(self.m, &self.ram, &self.ledger, &self.ctx, cr3, &self.out)
+        status = mmu_load_pdptes(self.m, &self.ram, &self.ledger, &self.ctx, cr3, absent, &self.out)
         return self.answer(status) | {"pdpte": [self.ctx.pdpte[i] for i in range(4)]}
 
     # ------------------------------------------------------------ invalidation

@@ -82,6 +82,7 @@ cdef enum TlbFlag:       # rights of a translation; W and U are where the page-t
     TLB_EPT_X = 0x80
     TLB_EPT_RWX = 0xe0
     TLB_G = 0x100        # global: any pcid of the asid
+    TLB_HOLE = 0x200     # there is no RAM: a device or nothing; the page frame means nothing
 
 cdef enum:               # in the place of a pcid: tags that are no guest address space
     TAG_GLOBAL = 0xffff

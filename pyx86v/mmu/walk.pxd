@@ -92,11 +92,11 @@ cdef inline int guest_mark(Walker* w, const NestedPage* table, hpa_t at, gpa_t e
     only without EPT accessed and dirty flags, since with them the read already counted as a write."""
     if not w.marks or e & flags == flags:
         return XLAT_OK
-    if not table.flags & TLB_EPT_W:
+    if not table.flags & TLB_EPT_W and not w.absent:
         w.fault_gpa = entry
         w.qualification = qualify(EPT_W, (table.flags & TLB_EPT_RWX) >> EPT_TO_TLB, NESTED_FOR_TABLE)
         return XLAT_EPT_VIOLATION
-    if w.ctx.eptp == 0 and window_is_rom(&w.ctx.window, at):
+    if window_is_rom(&w.ctx.window, at):
         return XLAT_OK                       # tables in firmware stay as they are
     w.m.count.table_writes += not w.quiet
     if w.ctx.mode == PAGING_32:

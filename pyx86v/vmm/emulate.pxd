@@ -10,7 +10,7 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.ptes cimport PAGING_PAE
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
-from pyx86v.mmu.mmu cimport Translation, XLAT_OK, mmu_load_pdptes, pdptes_due
+from pyx86v.mmu.mmu cimport Translation, XLAT_EPT_VIOLATION, XLAT_OK, mmu_load_pdptes, pdptes_due
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.paging cimport cr3_loaded, mode_changed, page_invalidated, pcid_invalidated, shadow_follow
@@ -167,10 +167,18 @@ cdef inline int switch_long_mode(Guest* g, Event* e, uint64_t old, uint64_t new)
             return general_protection(e)
     return RESUME
 
-cdef inline bint pdptes_load(Guest* g, uint64_t cr3) noexcept nogil:
-    """PAE paging proper keeps its four PDPTEs in registers (SDM 3A 4.4.1).  False: #GP."""
+cdef inline bint pdptes_load(Guest* g, Event* e, uint64_t cr3) noexcept nogil:
+    """PAE paging proper keeps its four PDPTEs in registers (SDM 3A 4.4.1).  False: #GP.
+
+    When an EPT forbids it the event says where (`gpa`, `qualification`), for the style to charge the exit, and they
+    are loaded as its monitor finds them."""
     cdef Translation t
-    return mmu_load_pdptes(g.mmu, g.ram, g.ledger, &g.vcpu.paging, cr3, &t) == XLAT_OK
+    cdef int status = mmu_load_pdptes(g.mmu, g.ram, g.ledger, &g.vcpu.paging, cr3, False, &t)
+    if status == XLAT_EPT_VIOLATION:
+        e.gpa = t.gpa
+        e.qualification = t.qualification
+        status = mmu_load_pdptes(g.mmu, g.ram, g.ledger, &g.vcpu.paging, cr3, True, &t)
+    return status == XLAT_OK
 
 cdef inline int cr0_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
     cdef uint64_t old = g.cpu.get(g.cpu, REG_CR0)
@@ -178,7 +186,7 @@ cdef inline int cr0_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
     if not cr0_legal(new) or switch_long_mode(g, e, old, new) != RESUME:
         return general_protection(e)
     new = (new & known) | CR0_ET                         # reserved bits are ignored, ET reads as one
-    if pdptes_due(new, g.vcpu.paging.cr4, old, g.vcpu.paging.cr4, g.vcpu.paging.efer) and not pdptes_load(g, g.vcpu.cr3):
+    if pdptes_due(new, g.vcpu.paging.cr4, old, g.vcpu.paging.cr4, g.vcpu.paging.efer) and not pdptes_load(g, e, g.vcpu.cr3):
         return general_protection(e)
     g.cpu.set(g.cpu, REG_CR0, new)
     if (old ^ new) & (CR0_PG | CR0_WP | CR0_PE):
@@ -199,7 +207,7 @@ cdef inline int cr3_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
             return general_protection(e)
     else:
         new &= 0xffffffffULL
-    if g.vcpu.paging.mode == PAGING_PAE and not pdptes_load(g, new):
+    if g.vcpu.paging.mode == PAGING_PAE and not pdptes_load(g, e, new):
         return general_protection(e)
     g.vcpu.cr3 = new
     g.cpu.set(g.cpu, REG_CR3, new)
@@ -218,7 +226,7 @@ cdef inline int cr4_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
         return general_protection(e)
     if new & CR4_PCIDE and not old & CR4_PCIDE and (not long_mode or g.vcpu.cr3 & 0xfff):
         return general_protection(e)
-    if pdptes_due(g.vcpu.paging.cr0, new, g.vcpu.paging.cr0, old, efer) and not pdptes_load(g, g.vcpu.cr3):
+    if pdptes_due(g.vcpu.paging.cr0, new, g.vcpu.paging.cr0, old, efer) and not pdptes_load(g, e, g.vcpu.cr3):
         return general_protection(e)
     g.cpu.set(g.cpu, REG_CR4, new)
     if (old ^ new) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP):

@@ -52,7 +52,7 @@ cdef enum:               # EventKind: the closed list
     EV_RDPMC
     EV_MONITOR           # detail 1: MWAIT
     EV_VMX_INSN          # VMCALL, VMXON and the rest; detail = exit reason of the instruction
-    EV_EPT_VIOLATION     # gpa, address = GVA, qualification
+    EV_EPT_VIOLATION     # gpa, address = GVA, qualification; RESUME: try again, detail 1: with nothing at gpa
     EV_EPT_MISCONFIG     # gpa
     EV_SHADOW_FAULT      # the processor's walk of shadow tables faulted: address, error, size, access, privilege; see shadow.pxd
     N_EVENTS

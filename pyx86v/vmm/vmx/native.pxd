@@ -4,7 +4,7 @@ from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.devices.platform cimport platform_ack
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
-from pyx86v.vmm.vmx.handlers cimport access_port, emul_dr
+from pyx86v.vmm.vmx.handlers cimport *
 from pyx86v.vmm.vmx.intercept cimport field, secondary
 from pyx86v.vmm.vmx.controls cimport SEC_INVPCID, SEC_RDTSCP
 from pyx86v.vmm.vmx.fields cimport CR0_MASK
@@ -33,6 +33,21 @@ cdef inline int guest_clts(Guest* g, Event* e) noexcept nogil:
         return RESUME
     return emul_clts(g, e)
 
+cdef inline int guest_cr_write(Guest* g, Event* e) noexcept nogil:
+    """MOV to CR that loads PDPTEs from where the guest has no memory exits for them (26.3.2.4, 28.3.3.2)."""
+    cdef int verdict = emul_cr_write(g, e)
+    cdef Event load
+    if e.qualification == 0:
+        return verdict
+    event_init(&load, EV_EPT_VIOLATION)
+    load.gpa = e.gpa
+    load.rip = e.rip
+    vm_exit(g, &load, REASON_EPT_VIOLATION, e.qualification)
+    monitor_reads(g)
+    if exit_ept_violation(g, &load) == STOP or vm_entry(g) != 0:
+        return STOP
+    return verdict
+
 cdef inline int guest_dr(Guest* g, Event* e) noexcept nogil:
     return general_protection(e) if g.cpu.get(g.cpu, REG_CPL) else emul_dr(g, e)
 
@@ -55,7 +70,7 @@ cdef inline void fill_native_table(handler_fn* t) noexcept:
     t[EV_INTERRUPT] = guest_interrupt
     t[EV_RDTSC] = guest_rdtsc
     t[EV_HLT] = emul_hlt
-    t[EV_CR_WRITE] = emul_cr_write
+    t[EV_CR_WRITE] = guest_cr_write
     t[EV_CR_READ] = emul_cr_read
     t[EV_CLTS] = guest_clts
     t[EV_LMSW] = emul_lmsw

@@ -35,6 +35,8 @@ cdef inline int vmx_path(Guest* g, Event* e, handler_fn* exits, handler_fn* nati
     """Answer an event by the VMCS's controls and the two tables."""
     cdef uint64_t qualification = 0
     cdef int reason, verdict
+    if vmx_of(g).root and e.kind == EV_EPT_VIOLATION:
+        return exits[REASON_EPT_VIOLATION](g, e)     # the monitor's own access to guest memory, for its handler
     if vmx_of(g).root:
         verdict = wake(g, e)
         if e.kind == EV_INTERRUPT or verdict == STOP:

@@ -226,7 +226,7 @@ cdef class VmxBench:
             raise TypeError(f"no such field of an event: {fields}")
         verdict = self.style.handlers[e.kind](&self.g, &e)
         return {"verdict": VERDICTS[verdict], "vector": e.vector, "error": e.error, "has_error": bool(e.has_error),
-                "delivery": e.delivery, "value": e.value, "retire": bool(e.retire), "charge_insn": bool(e.charge_insn)}
+                "delivery": e.delivery, "value": e.value, "retire": bool(e.retire), "detail": e.detail, "charge_insn": bool(e.charge_insn)}
 
     def peek(self, uint32_t field):
         """A field as the next VMREAD would find it, free."""
@@ -285,7 +285,7 @@ cdef class VmxBench:
         """(status, machine address, page shift) of a supervisor access on the current context."""
         cdef Translation t
         if quiet:
-            status = mmu_translate_quiet(self.mmu, &self.ram, &self.vcpu.paging, gva, access, 2, &t)
+            status = mmu_translate_quiet(self.mmu, &self.ram, &self.vcpu.paging, gva, access, 2, False, &t)
         else:
             status = mmu_translate(self.mmu, &self.ram, &self.ledger, &self.vcpu.paging, gva, access, 2, &t)
         return status, t.hpa, t.shift
