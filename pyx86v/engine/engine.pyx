@@ -607,7 +607,7 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     e.portable = portable
     err = uc_ctl_set_cpu_model(e.uc, UC_CPU_X86_HASWELL)
     err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size, UC_PROT_ALL, e.ram.base)
-    err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>1 << 40, on_mmio_read, e, on_mmio_write, e)
+    err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>MMIO_BASE, on_mmio_read, e, on_mmio_write, e)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INTR, <void*>on_interrupt, e, 1, 0)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN_INVALID, <void*>on_invalid, e, 1, 0)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_in, e, 1, 0, UC_X86_INS_IN)

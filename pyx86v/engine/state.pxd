@@ -28,11 +28,11 @@ cdef extern from *:
     """
     #define PYX_SLOW_COST (1LL << 60)
     #define PYX_NO_FRAME (~0ULL)
-    #define PYX_MMIO_BASE (1ULL << 40)
+    #define PYX_MMIO_BASE (1ULL << 52)
     """
     const int64_t SLOW_COST "PYX_SLOW_COST"      # dearer than any budget: the first execution takes the slow path
     const uint64_t NO_FRAME "PYX_NO_FRAME"
-    const uint64_t MMIO_BASE "PYX_MMIO_BASE"     # where holes lie in the engine's address space: base + gpa
+    const uint64_t MMIO_BASE "PYX_MMIO_BASE"     # where holes lie in the engine's address space: base + gpa (52 bits)
 
 ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     int64_t cost         # packed, see budget.pxd; first, so that translated code loads it at offset 0
