@@ -199,6 +199,9 @@ cdef inline int shadow_miss(Engine* e, gva_t va, int size, int access, int privi
         t.pfec = ev.error
         return XLAT_PAGE_FAULT
     if ev.detail == SHADOW_NO_RAM:
+        if access == ACCESS_FETCH:
+            mmu_hold_hole(e.mmu, walked(e.vcpu), va, ev.gpa, privilege, t)
+            drop_evicted(e, t)
         return XLAT_NO_RAM
     if ev.detail == SHADOW_ONCE:
         t.hpa = ev.target

@@ -438,6 +438,19 @@ cdef inline int mmu_translate_absent(Mmu* m, const Ram* ram, Ledger* ledger, con
     w.cached = False
     return walk_and_fill(&w, gva, access, privilege, level_find(m, side, gva), level_find(m, ROUTE_L2 + side, gva), out)
 
+cdef inline void mmu_hold_hole(Mmu* m, const PagingContext* ctx, gva_t gva, gpa_t gpa, int privilege, Translation* out) noexcept nogil:
+    """Let both levels hold that code is fetched at `gva` where there is no memory: the monitor has mapped a page of ones."""
+    cdef TlbEntry page
+    clear(out)
+    mmu_enter(m, ctx)
+    page.pfn = HPA_NONE >> 12
+    page.gfn = gpa >> 12
+    page.shift = page.guest_shift = 12
+    page.flags = <uint16_t>(TLB_EPT_X | TLB_HOLE | (TLB_U if privilege == USER else 0))
+    level_fill(m, ROUTE_L2 + SIDE_I, level_find(m, ROUTE_L2 + SIDE_I, gva), gva, &page, out)
+    level_fill(m, SIDE_I, level_find(m, SIDE_I, gva), gva, &page, out)
+    out.gpa = gpa
+
 cdef inline int mmu_translate_quiet(Mmu* m, const Ram* ram, const PagingContext* ctx, gva_t gva, int access,
                                     int privilege, bint absent, Translation* out) noexcept nogil:
     """What the tables in memory say of this access: nothing cached is used, nothing changes or is counted.
