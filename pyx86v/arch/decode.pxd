@@ -29,11 +29,15 @@ ctypedef struct Insn:
     int address_bits     # 16, 32, 64
 
 cdef inline bint has_modrm(int map, int op) noexcept nogil:
-    """Of the instructions that can exit; everything else here has none."""
+    """SDM 2D appendix A."""
     if map == 0:
-        return op == 0x8e or op == 0x8c or op == 0xff or op == 0xc4 or op == 0xc5 or op == 0x63
+        if op < 0x40:
+            return op & 7 < 4
+        return 0x80 <= op <= 0x8f or 0xd8 <= op <= 0xdf or 0xd0 <= op <= 0xd3 or 0x62 <= op <= 0x63 or op | 2 == 0x6b or \
+            (0xc0 <= op <= 0xc7 and op | 1 != 0xc3) or op | 1 == 0xf7 or op | 1 == 0xff
     if map == 1:
-        return (op <= 0x03) or (0x20 <= op <= 0x23) or op == 0xc7 or op == 0x78 or op == 0x79 or op == 0xae or op == 0x0d
+        return not (0x04 <= op <= 0x0c or op == 0x0e or 0x30 <= op <= 0x37 or op == 0x77 or 0x80 <= op <= 0x8f or
+                    0xa0 <= op <= 0xa2 or 0xa8 <= op <= 0xaa or 0xc8 <= op <= 0xcf)
     return True
 
 cdef inline int base16(int rm) noexcept nogil:
@@ -159,7 +163,7 @@ cdef inline bint insn_decode(const uint8_t* code, int bits, Insn* d) noexcept no
             d.is_register = True
     if d.map == 0 and (d.opcode == 0xcd or 0xe4 <= d.opcode <= 0xe7):
         i += 1                               # imm8 of INT n, IN, OUT
-    if forced >= 0:
+    if forced >= SEG_FS or (forced >= 0 and bits != 64):    # the other four are ignored in 64-bit mode
         d.segment = forced
     d.length = i
     return i <= 15
@@ -176,3 +180,13 @@ cdef inline uint64_t insn_offset(const Insn* d, const uint64_t* gpr, uint64_t ri
     if d.address_bits == 16:
         return a & 0xffff
     return a & 0xffffffffULL if d.address_bits == 32 else a
+
+cdef inline bint uses_stack(const Insn* d) noexcept nogil:
+    """In 64-bit mode: does the instruction push or pop, beside what its memory operand is for?"""
+    cdef int op = d.opcode
+    if d.map == 1:
+        return op & ~9 == 0xa0                           # PUSH and POP of FS and GS
+    if d.map or op == 0xff:
+        return d.map == 0 and (d.reg & 7 == 2 or d.reg & 7 == 3 or d.reg & 7 == 6)       # CALL, far CALL, PUSH
+    return 0x50 <= op <= 0x5f or op | 2 == 0x6a or op == 0x8f or 0x9c <= op <= 0x9d or 0xc2 <= op <= 0xc3 or \
+        0xc8 <= op <= 0xcb or op == 0xcf or op == 0xe8

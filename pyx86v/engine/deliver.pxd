@@ -306,7 +306,7 @@ cdef inline bint deliver_long(Engine* e, const Attempt* d, uint32_t ext, Fault* 
     words[n + 4] = ss.selector & 0xffff
     n += 5
     sp -= 8 * <uint64_t>n
-    if not canonical(sp):
+    if not canonical(sp) or not canonical(sp + 8 * <uint64_t>n - 1):
         return fail(f, VEC_SS, ext)
     while n:                                 # the first push, SS, lies highest: a fault names its address
         n -= 1

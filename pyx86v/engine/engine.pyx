@@ -30,6 +30,7 @@ from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget
 from pyx86v.engine.resume cimport resume_clear, resume_flag, resume_one, resumed
 from pyx86v.engine.state cimport *
+from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.uc cimport *
 from pyx86v.mmu.mmu cimport Translation, mmu_lookup
@@ -387,9 +388,12 @@ cdef void on_exception(Engine* e, int vector, uint64_t rip, bint software) noexc
         ev.rip = rip - <uint64_t>ev.length
         ev.delivery = DELIVER_INT_N
     else:
+        if e.stray:
+            ev.vector = stray_vector(e, e.stray, rip)
         ev.has_error = has_error_code(vector)
         ev.error = env_u32(e.env, ENV_ERROR_CODE)[0] if ev.has_error else 0
         ev.address = env_u64(e.env, ENV_CR + 16)[0]
+    e.stray = 0
     finish(e, &ev, e.style.handlers[ev.kind](&e.guest, &ev))
 
 cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogil:

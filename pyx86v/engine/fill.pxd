@@ -160,9 +160,11 @@ cdef inline void task_switched(Engine* e) noexcept nogil:
         mmu_load_pdptes(e.mmu, &e.ram, e.ledger, &e.vcpu.paging, e.vcpu.cr3, True, &t)
     cr3_loaded(&e.guest, False)
 
-cdef inline bint noncanonical(Engine* e, gva_t va) noexcept nogil:
-    """In long mode bits 63..47 of a linear address must agree, or the access is #GP(0) (SDM 1 3.3.7.1)."""
-    return e.vcpu.paging.mode == PAGING_LONG and <uint64_t>((<int64_t>(va << 16)) >> 16) != va
+cdef inline bint noncanonical(Engine* e, gva_t va, int size) noexcept nogil:
+    """In long mode bits 63..47 of an access's linear addresses must agree, or it is #GP(0) or #SS(0) (SDM 1 3.3.7.1)."""
+    cdef gva_t last = va + <uint64_t>(size - 1) if size > 1 else va
+    return e.vcpu.paging.mode == PAGING_LONG and \
+        (<uint64_t>((<int64_t>(va << 16)) >> 16) != va or <uint64_t>((<int64_t>(last << 16)) >> 16) != last)
 
 cdef inline int ept_exit(Engine* e, gva_t va, int status, const Translation* t, Event* ev) noexcept nogil:
     """Hand an EPT violation or misconfiguration to the style.  Its verdict."""
@@ -223,7 +225,7 @@ cdef inline int translate(Engine* e, gva_t va, int size, int access, int privile
     cdef Event ev
     if env_u64(e.env, ENV_CR + 24)[0] != e.vcpu.cr3:
         task_switched(e)
-    if noncanonical(e, va):
+    if noncanonical(e, va, size):
         return XLAT_GP
     for i in range(FILL_RETRIES):
         if absent:
@@ -386,5 +388,7 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
         raise_exception_err_ra_x86_64(e.env, VEC_PF, <int>t.pfec, ra)
     if status == XLAT_STOP:
         e.stopping = True                    # in the middle of an instruction: on_interrupt sees it
+    elif access != ACCESS_FETCH:
+        e.stray = va
     raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)
     return False

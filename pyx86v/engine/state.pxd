@@ -105,6 +105,7 @@ ctypedef struct Engine:
     hpa_t void_page          # a page of all ones, executed when the guest jumps into a hole
     uint64_t vmcb_page       # what the engine believes is its VMCB, for the MSR bitmap pointer
     uint64_t fault_rip   # the instruction at which a fault during delivery is reported
+    uint64_t stray       # the non-canonical address of the data access that has just raised #GP, or 0
     uint64_t mmio_rip
     uint64_t mmio_gva
     bint string_io

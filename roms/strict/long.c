@@ -32,6 +32,7 @@ static void probe_reset(void)
     idt_raw(0x64, GATE_TASK | 0x60);
     load_idt(idt64, 0x8ff);
     tss.rsp[0] = (word)ring0_stack;
+    tss.ist[1] = (word)ring0_stack;
     tss.io_map = sizeof tss;
     load_tss(&tss, sizeof tss - 1);
 }

@@ -3,7 +3,7 @@
  * bits     32, 64
  * proves   what the manual demands and QEMU's TCG leaves out: #GP for illegal values of CR0, CR3, CR4 and EFER, for PDPTEs with
  *          reserved bits, for unknown MSRs and non-canonical values of known ones; error codes of the 64-bit IDT (index
- *          times 8, IDT bit, EXT bit)
+ *          times 8, IDT bit, EXT bit); #SS, not #GP, for a non-canonical address of the stack
  * ends     0: every value was refused with #GP(0), every code was right
  * mission  2, 6, 59
  * qemu     no: TCG accepts these values and counts 64-bit vectors by 16; the witnesses are Bochs 2.7
