@@ -26,6 +26,7 @@ cdef enum:
     SEG_CODE = 1 << 11
     SEG_CONFORMING = 1 << 10
     SEG_WRITABLE = 1 << 9
+    SEG_ACCESSED = 1 << 8
     SEG_LONG = 1 << 21
     SEG_BIG = 1 << 22
 
@@ -58,6 +59,16 @@ cdef inline bint desc_read(Engine* e, uint32_t selector, Descriptor* d, int vect
     if (selector & 0xfff8) + 7 > t.limit or (selector & 4 and not t.flags & SEG_PRESENT):
         return fail(f, vector, (selector & 0xfffc) | ext)
     return read_system(e, t.base + (selector & 0xfff8), d, 8, f)
+
+cdef inline bint mark_accessed(Engine* e, uint32_t selector, Descriptor* d, Fault* f) noexcept nogil:
+    """Loading a segment sets the accessed bit of its descriptor, in memory too, when it is clear (SDM 3A 3.4.5.1)."""
+    cdef EnvSegment* t = env_segment(e.env, SEG_LDTR) if selector & 4 else env_segment(e.env, 8)
+    cdef uint8_t access
+    if d.hi & SEG_ACCESSED:
+        return True
+    d.hi |= SEG_ACCESSED
+    access = <uint8_t>(d.hi >> 8)
+    return write_system(e, t.base + (selector & 0xfff8) + 5, &access, 1, f)
 
 cdef inline void load_segment(Engine* e, int seg, uint32_t selector, const Descriptor* d) noexcept nogil:
     cdef EnvSegment* s = env_segment(e.env, seg)
@@ -122,7 +133,7 @@ cdef inline bint code_target(Engine* e, uint32_t selector, uint32_t ext, bint lo
     if not code.hi & SEG_PRESENT:
         return fail(f, VEC_NP, (selector & 0xfffc) | ext)
     new_cpl[0] = cpl if code.hi & SEG_CONFORMING else dpl
-    return True
+    return mark_accessed(e, selector, code, f)
 
 cdef inline bint gate_read(Engine* e, const Attempt* d, int width, uint32_t* gate, uint32_t ext, Fault* f) noexcept nogil:
     """Read and check the IDT entry: limit, type, DPL for INT n, present."""
@@ -175,7 +186,7 @@ cdef inline bint stack_target(Engine* e, uint32_t selector, int cpl, uint32_t ex
         return fail(f, VEC_TS, (selector & 0xfffc) | ext)
     if not stack.hi & SEG_PRESENT:
         return fail(f, VEC_SS, (selector & 0xfffc) | ext)
-    return True
+    return mark_accessed(e, selector, stack, f)
 
 cdef inline bint push_frame(Engine* e, uint64_t ss_base, uint32_t* sp, uint32_t mask, bint wide, const uint32_t* words,
                             int n, int privilege, Fault* f) noexcept nogil:

@@ -74,6 +74,15 @@ static void pcid(word cr0, word cr3, word cr4)
     write_cr4(cr4);
 }
 
+/* Delivery sets the accessed bit of the code segment that it loads (SDM 3A 3.4.5.1). */
+static void accessed_bit(void)
+{
+    gdt[KCODE64 / 8] &= ~(1ull << 40);
+    TRY("ud2");
+    check_fault(6, 0, "ud2");
+    check(gdt[KCODE64 / 8] >> 40 & 1, "accessed bit of CS");
+}
+
 u32 main_long(void)
 {
     u32 n = probes_run();
@@ -82,6 +91,7 @@ u32 main_long(void)
     u64 efer = rdmsr(MSR_EFER);
     msrs();
     pcid(cr0, cr3, cr4);
+    accessed_bit();
     REFUSED("CR0 bit 32", "mov %0, %%cr0", "r"(cr0 | 1ull << 32));
     REFUSED("CR0.PG without PE", "mov %0, %%cr0", "r"(cr0 & ~(word)CR0_PE));
     REFUSED("CR4 bit 31", "mov %0, %%cr4", "r"(cr4 | 1ull << 31));

@@ -3,7 +3,8 @@
  * bits     32, 64
  * proves   what the manual demands and QEMU's TCG leaves out: #GP for illegal values of CR0, CR3, CR4 and EFER, for PDPTEs with
  *          reserved bits, for unknown MSRs and non-canonical values of known ones; error codes of the 64-bit IDT (index
- *          times 8, IDT bit, EXT bit); #SS, not #GP, for a non-canonical address of the stack
+ *          times 8, IDT bit, EXT bit); #SS, not #GP, for a non-canonical address of the stack; accessed bits of the
+ *          segments that an exception loads
  * ends     0: every value was refused with #GP(0), every code was right
  * mission  2, 6, 59
  * qemu     no: TCG accepts these values and counts 64-bit vectors by 16; the witnesses are Bochs 2.7
@@ -15,12 +16,38 @@
  */
 #include "traps.h"
 #include "paging.h"
+#include "ring.h"
 #include "strict.h"
+
+#define ACCESSED (1ull << 40)
+
+extern const char in_ring3[];
+asm(".pushsection .text; in_ring3: ud2; .popsection");
 
 u32 long_call(u32 (*fn)(void));
 u32 main_long(void);
 
-CATCH_ONLY
+void trap32(struct frame32 *f)
+{
+    if (!trap_catch(f))
+        f->cs & 3 ? ring_leave32() : trap_unexpected(f);
+}
+
+/* Delivery sets the accessed bits of the code and stack descriptors that it loads (SDM 3A 3.4.5.1). */
+static void accessed_bits(void)
+{
+    static struct tss32 tss;
+    static u8 stacks[2][1024];
+    tss.ss0 = KDATA, tss.esp0 = (u32)(stacks + 1);
+    load_tss(&tss, sizeof tss - 1);
+    gdt[KCODE32 / 8] &= ~ACCESSED;
+    gdt[KDATA / 8] &= ~ACCESSED;
+    ring_run32(UCODE32 | 3, UDATA | 3, (u32)in_ring3, (u32)(stacks + 2), 2);
+    check((gdt[KCODE32 / 8] & ACCESSED) != 0, "accessed bit of CS");
+    check((gdt[KDATA / 8] & ACCESSED) != 0, "accessed bit of SS");
+    gdt[KCODE32 / 8] |= ACCESSED;
+    gdt[KDATA / 8] |= ACCESSED;
+}
 
 /* A PAE load of CR3 with a reserved bit in a present PDPTE is refused; without the present bit it is not. */
 static void pdptes(void)
@@ -67,5 +94,6 @@ int main32(void)
     check_eq(read_cr0(), cr0, "CR0 afterwards");
     check_eq(read_cr4(), cr4, "CR4 afterwards");
     pdptes();
+    accessed_bits();
     return long_call(main_long);
 }
