@@ -14,7 +14,7 @@ from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, rea
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
-from pyx86v.engine.resume cimport resume_flag
+from pyx86v.engine.breakpoints cimport resume_flag
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
 from pyx86v.vmm.guest cimport walked

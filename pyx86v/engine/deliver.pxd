@@ -12,6 +12,7 @@ from pyx86v.cost.ledger cimport (DELIVER_FAULT, DELIVER_INTERRUPT, DELIVER_PAGE_
 from pyx86v.engine.access cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_cpl, env_rflags, env_set_rflags, env_update_hflags
+from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport DELIVER_EXCEPTION, DELIVER_EXTERNAL, DELIVER_INT_N
 
@@ -391,6 +392,7 @@ cdef inline bint deliver(Engine* e, Attempt* d) noexcept nogil:
             charge_delivery(e, d)
             env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
             env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU
+            e.resuming = RESUME_NOT
             return True
         if f.stop:
             e.stopping = True

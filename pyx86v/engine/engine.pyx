@@ -20,6 +20,7 @@ from pyx86v.devices.platform cimport platform_advance, platform_in, platform_irq
 from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_RESET
 from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
+from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
@@ -28,7 +29,6 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget
-from pyx86v.engine.resume cimport resume_clear, resume_flag, resume_one, resumed
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
@@ -130,13 +130,6 @@ cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
             left = now
     return left
 
-cdef bint at_breakpoint(Engine* e, uint64_t pc) noexcept nogil:
-    cdef int i
-    for i in range(e.breakpoint_count):
-        if e.breakpoints[i] == pc:
-            return True
-    return False
-
 # Delivery -------------------------------------------------------------------------------------
 
 cdef bint carry_out(Engine* e, Event* ev, uint64_t next_rip) noexcept nogil:
@@ -189,7 +182,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
-    if e.resuming and resumed(e, r):
+    if e.resuming == RESUME_RUNS and resumed(e, r):
         leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
         settle(e)
@@ -205,12 +198,14 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if r.flags & REC_STRADDLE and e.looked_up is not r and not page_is_held(e, r.pc + r.size - 1):
         e.looked_up = r                  # once: a TLB too small for both pages never holds them
         tlb_flush_page_x86_64(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
+        stay_cut(e, r)
         leave_block(e, r.eip)
     e.looked_up = NULL
     if e.look_first:
         e.look_first = False
         if not page_is_held(e, r.pc):
             tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
+            stay_cut(e, r)
             leave_block(e, r.eip)
     if e.breakpoint_count and not e.step_next and at_breakpoint(e, r.pc):
         stop(e, STOP_BREAKPOINT, 0)
@@ -236,7 +231,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         leave_block(e, r.eip)
     e.step_next = False
     e.split_eip = NEVER
-    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming))
+    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming != RESUME_NOT))
     if r.flags & REC_STRADDLE:
         e.look_first = True
         if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
@@ -289,7 +284,6 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
 cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
     """Carry the verdict on an instruction event out.  The ledger stands just before the instruction."""
     cdef uint64_t units
-    e.resuming = False
     if verdict == RESUME:
         if ev.retire:
             resume_clear(e)
@@ -425,16 +419,6 @@ cdef inline void after_event(Engine* e) noexcept nogil:
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, platform_irq(&e.world.platform)))
-
-cdef inline uint64_t debug_registers_hit(Engine* e, uint64_t pc) noexcept nogil:
-    """DR6's bits of the enabled execution breakpoints at `pc` (SDM 3B 17.2)."""
-    cdef uint64_t* dr = env_u64(e.env, ENV_DR)
-    cdef uint64_t hit = 0
-    cdef int i
-    for i in range(4):
-        if dr[7] >> (2 * i) & 3 and dr[7] >> (16 + 4 * i) & 3 == 0 and dr[i] == pc:
-            hit |= <uint64_t>1 << i
-    return hit
 
 cdef void on_debug(void* cpu) noexcept nogil:
     """CPUClass.debug_excp_handler: a breakpoint inside a block, ours or the guest's (DR0-DR3).  Never returns:
@@ -727,7 +711,7 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = True
-    e.resuming = False
+    e.resuming = RESUME_NOT
     refresh_due(e)
     if e.vcpu.halted:
         wait_for_interrupt(e)

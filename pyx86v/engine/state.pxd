@@ -129,7 +129,7 @@ ctypedef struct Engine:
     bint stopping
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart
-    bint resuming        # one instruction runs with RF set (resume.pxd)
+    int resuming         # one instruction is to run with RF set (breakpoints.pxd)
     int (*poll)(void* owner) noexcept nogil      # 0, or stop: a Python signal handler raised
     int (*py_port)(void* owner, Event* e) noexcept nogil   # 1 when a Python device took it
     int (*py_mmio)(void* owner, Event* e) noexcept nogil
