@@ -622,7 +622,6 @@ def run(frame, seed, digest=True, limits={"max_cycles": CYCLES}, **changed):
 
 def main(folder, *words):
     """Run the seeds named by the words."""
-    _core.load_profile = functools.cache(_core.load_profile)     # parsing a profile takes longer than a guest
     frame = load_frame(folder)
     with tempfile.TemporaryDirectory(dir=folder) as frame["folder"]:
         run_all(frame, words)

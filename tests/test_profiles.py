@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Profiles: every price has a source, the published figures come out again, and a broken file gives one line."""
+import dataclasses
+
 import pytest
 
 from pyx86v.cost.classes import CLASSES
@@ -247,3 +249,13 @@ def test_file_that_is_not_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="expected TOML in UTF-8"):
         load_profile(path)
+
+
+def test_a_profile_is_the_callers_own():
+    """A bundled file is read once; what one caller does to its Profile, the next does not see."""
+    first, expected = load_profile("skylake"), dataclasses.asdict(load_profile("skylake"))
+    for owned in (first.cpuid, first.features, first.walk_cache):
+        owned.clear()
+    for owned in (first.prices, first.instructions):
+        owned[:] = [0] * len(owned)
+    assert dataclasses.asdict(load_profile("skylake")) == expected != dataclasses.asdict(first)

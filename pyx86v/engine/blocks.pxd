@@ -75,8 +75,8 @@ cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* 
     return env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
 
 cdef inline uint16_t code_mode(char* env) noexcept nogil:
-    """What of hflags says 16, 32 or 64-bit code."""
-    return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64))
+    """What a translation depends on beside the address: 16, 32 or 64-bit code, and RF."""
+    return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64)) | <uint16_t>(env_u64(env, ENV_EFLAGS)[0] >> 16 & 1)
 
 cdef inline void watch_waste(Engine* e, int count) noexcept nogil:
     """A guest that overwrites the code ahead of it makes the engine translate 512 instructions to run one.
@@ -145,13 +145,18 @@ cdef inline void restart_give_back(Engine* e, const BlockRecord* r) noexcept nog
         charge_block(e.ledger, <int64_t>units_before(e, prev, n) - <int64_t>units_before(e, prev, prev.count),
                      n - <int64_t>prev.count)
 
-cdef inline void records_clear(Engine* e) noexcept nogil:
-    """Forget every translation and record; the next blocks start from scratch."""
+cdef inline void records_reset(Engine* e) noexcept nogil:
+    """No record.  Number 0 is never used: it stands at the end of each chain of the portable engine."""
     cdef int i
-    tb_flush_x86_64(e.cpu)
     e.record_count = 0
     e.mark_count = 0
     e.flush_blocks = False
     if e.portable:
+        e.records[0].cost = SLOW_COST
         for i in range(RECORD_HASH):
-            e.hash[i] = 0
+            e.hash[i] = &e.records[0]
+
+cdef inline void records_clear(Engine* e) noexcept nogil:
+    """Forget every translation and record; the next blocks start from scratch."""
+    tb_flush_x86_64(e.cpu)
+    records_reset(e)

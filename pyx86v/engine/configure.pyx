@@ -156,7 +156,7 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
     e.record_memory = calloc(MAX_RECORDS + 1, sizeof(BlockRecord))
     e.records = <BlockRecord*>((<uintptr_t>e.record_memory + sizeof(BlockRecord) - 1) & ~<uintptr_t>(sizeof(BlockRecord) - 1))
     e.marks = <InsnMark*>calloc(MAX_MARKS, sizeof(InsnMark))
-    e.hash = <uint32_t*>calloc(RECORD_HASH, sizeof(uint32_t))
+    e.hash = <BlockRecord**>calloc(RECORD_HASH, sizeof(BlockRecord*))
     e.page_state = <uint8_t*>calloc(e.frames, 1)
     e.page_flips = <uint8_t*>calloc(e.frames, 1)
     e.write_map = <uint64_t*>calloc(e.frames, 8)

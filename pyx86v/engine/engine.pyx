@@ -28,7 +28,7 @@ from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
-from pyx86v.engine.portable cimport portable_find, portable_forget
+from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
@@ -109,7 +109,7 @@ cdef bint over_limit(Engine* e) noexcept nogil:
 cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     """How much of the clock's quantity may pass before somebody must look."""
     cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
-    if pending or e.vcpu.interpreting or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
+    if pending or e.fresh or e.vcpu.interpreting or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
             e.ledger.total >= e.poll_units:              # passed while an event was handled
         return 0
     if e.guest.clock_instructions:
@@ -265,19 +265,26 @@ cdef void on_edge(uc_engine* uc, uc_tb* cur, uc_tb* prev, void* user) noexcept n
     cdef Engine* e = <Engine*>user
     portable_forget(e, cur.pc)
 
-cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
-    """UC_HOOK_BLOCK of the portable engine."""
-    cdef Engine* e = <Engine*>user
-    cdef BlockRecord* r = &e.records[e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]]
-    cdef int64_t left
-    if r.pc != pc or r.size != size or r.mode != code_mode(e.env) or r.flags & (REC_NEW | REC_STEPPED) or e.fresh:
-        r = portable_find(e, pc, size)
-    left = e.budget[0] - r.cost
-    if left < 0 or resume_flag(e):
+cdef void block_rest(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
+    """A block starts that is not the first of its chain, or that the budget does not cover."""
+    cdef BlockRecord* r = portable_find(e, pc, size)
+    cdef int64_t cost = r.true_cost if r.flags & (REC_TWIN | REC_SLOW) == REC_TWIN else r.cost
+    if e.own_budget < cost:
         block_enter(e, r)
     else:
-        e.budget[0] = left
-    e.current[0] = r
+        e.own_budget -= cost
+    e.own_current = r
+
+cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
+    """UC_HOOK_BLOCK of the portable engine.  Each of its dozen host instructions shows in the speed."""
+    cdef Engine* e = <Engine*>user
+    cdef BlockRecord* r = e.hash[record_slot(pc)]
+    cdef int64_t left = e.own_budget - r.cost
+    if r.pc == pc and r.size == <uint16_t>size and left >= 0:
+        e.own_budget = left
+        e.own_current = r
+    else:
+        e.block_rest(e, pc, size)
 
 # Instruction events ---------------------------------------------------------------------------
 
@@ -593,6 +600,8 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     if err:
         return err
     e.portable = portable
+    e.block_rest = block_rest
+    records_reset(e)
     err = uc_ctl_set_cpu_model(e.uc, UC_CPU_X86_HASWELL)
     err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size, UC_PROT_ALL, e.ram.base)
     err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>MMIO_BASE, on_mmio_read, e, on_mmio_write, e)
@@ -617,8 +626,8 @@ cdef void engine_attach(Engine* e) noexcept:
     cdef void** cls
     e.cpu = uc_cpu(e.uc)
     e.env = cpu_env(e.cpu)
-    e.budget = <int64_t*>(e.env + ENV_BUDGET)
-    e.current = <BlockRecord**>(e.env + ENV_CURRENT)
+    e.budget = &e.own_budget if e.portable else <int64_t*>(e.env + ENV_BUDGET)
+    e.current = &e.own_current if e.portable else <BlockRecord**>(e.env + ENV_CURRENT)
     (<Engine**>(e.env + ENV_ENGINE))[0] = e
     cls = (<void***>(e.cpu + CPU_CLASS))[0]
     env_u32(e.env, ENV_FEATURES_7_EBX)[0] |= 1 << 20        # SMAP: the walker enforces it
@@ -710,7 +719,7 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     cdef int err = 0
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
-    e.fresh = True
+    e.fresh = e.portable
     e.resuming = RESUME_NOT
     refresh_due(e)
     if e.vcpu.halted:

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Block records of the portable engine, which has Unicorn's public BLOCK hook and nothing else to go by.
 
-A record is found by (address, size, code size) in a hash, and forgotten when Unicorn says that it translated
-something new at its address.
+A record is found by (address, size) in a hash, and forgotten when Unicorn says that it translated something new at
+its address.  The hook looks at the first record of a chain and nothing else; whatever else must be looked at makes a
+record's cost, or the budget, such that the budget does not cover it: a record that is new, two of one block under
+different code segments or RF, the first block after a start.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport PAGE_MASK
-from pyx86v.engine.blocks cimport code_mode, record_decode, record_new
+from pyx86v.engine.blocks cimport code_mode, env_eip_of, record_decode, record_new
 from pyx86v.engine.breakpoints cimport at_breakpoint, debug_registers_hit, resume_flag
 from pyx86v.engine.budget cimport mark_at
 from pyx86v.engine.state cimport *
 
+cdef inline uint32_t record_slot(uint64_t pc) noexcept nogil:
+    return <uint32_t>pc & (RECORD_HASH - 1)
+
 cdef inline void portable_forget(Engine* e, uint64_t pc) noexcept nogil:
     """A new block was translated at this address."""
-    cdef uint32_t i = e.hash[(pc ^ pc >> 16) & (RECORD_HASH - 1)]
-    while i:
-        if e.records[i].pc == pc:
-            e.records[i].flags = REC_NEW
-            e.records[i].cost = SLOW_COST
-        i = e.records[i].next
+    cdef BlockRecord* r = e.hash[record_slot(pc)]
+    while r is not &e.records[0]:
+        if r.pc == pc:
+            r.flags = REC_NEW
+            r.cost = SLOW_COST
+        r = &e.records[r.next]
 
 cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
     """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
@@ -33,6 +38,7 @@ cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRe
 
 cdef inline void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     cdef uint32_t chain = r.next
+    cdef BlockRecord* other = e.hash[record_slot(pc)]
     record_decode(e, r, pc, size, False)
     r.next = chain
     if e.step_next:
@@ -41,23 +47,26 @@ cdef inline void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_
     elif is_restart(e, pc, size, r):
         r.flags |= REC_RESTART | REC_SLOW
         r.cost = SLOW_COST
+    while other is not &e.records[0]:
+        if other is not r and other.pc == pc and other.size == size:
+            other.flags |= REC_TWIN
+            r.flags |= REC_TWIN
+            other.cost = r.cost = SLOW_COST
+        other = &e.records[other.next]
 
 cdef inline BlockRecord* portable_find(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
-    """The record of the block at (pc, size, mode), made when there is none and decoded when it is new."""
-    cdef uint32_t slot = <uint32_t>((pc ^ pc >> 16) & (RECORD_HASH - 1))
-    cdef uint32_t i = e.hash[slot]
+    """The record of the block at (pc, size) as it runs now, made when there is none and decoded when it is new."""
+    cdef BlockRecord** head = &e.hash[record_slot(pc)]
+    cdef BlockRecord* r = head[0]
+    cdef uint64_t eip = env_eip_of(e, pc)
     cdef uint16_t mode = code_mode(e.env)
-    cdef BlockRecord* r = NULL
-    while i:
-        r = &e.records[i]
-        if r.pc == pc and r.size == size and r.mode == mode:
-            break
-        i = r.next
-    if i == 0:
+    while r is not &e.records[0] and not (r.pc == pc and r.size == size and r.mode == mode and r.eip == eip):
+        r = &e.records[r.next]
+    if r is &e.records[0]:
         r = record_new(e)
         if r is not &e.lost:
-            r.next = e.hash[slot]
-            e.hash[slot] = e.record_count
+            r.next = <uint32_t>(head[0] - e.records)
+            head[0] = r
     if e.fresh or r.flags & (REC_NEW | REC_STEPPED):
         e.fresh = False
         portable_decode(e, r, pc, size)

@@ -22,6 +22,7 @@ cdef enum RecordFlags:
     REC_SLOW = 4         # every execution goes through the slow path
     REC_NEW = 8          # not decoded yet
     REC_STEPPED = 32     # portable: decoded for one step, to be decoded again
+    REC_TWIN = 64        # portable: another record has the same address and size
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
 
 cdef extern from *:
@@ -40,13 +41,13 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint16_t size        # bytes
     uint16_t count       # instructions
     uint16_t flags
-    uint16_t mode        # the code size's bits of hflags
+    uint16_t mode        # code_mode of blocks.pxd
     int64_t true_cost    # packed cost of one execution
     uint64_t eip         # pc as instruction pointer
     uint64_t frame       # host frame of the first page
     uint64_t frame2      # of the last page when it straddles
     uint32_t first_mark  # index into Engine.marks
-    uint32_t next        # portable engine: hash chain
+    uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
 
 cdef enum:
     MAX_RECORDS = 1 << 20
@@ -74,12 +75,15 @@ ctypedef struct Engine:
     uc_engine* uc
     char* cpu            # CPUState
     char* env            # CPUX86State
-    int64_t* budget
+    int64_t* budget      # these two are in env, where translated code reaches them,
     BlockRecord** current
+    int64_t own_budget   # or here: portable
+    BlockRecord* own_current
     int64_t granted      # what the budget was when it was last settled
     bint portable        # public BLOCK hook instead of inline accounting
+    void (*block_rest)(Engine* e, uint64_t pc, uint32_t size) noexcept nogil  # its rare part, apart lest the hook saves registers
     bint slow_known      # the translator knows the slow path's description
-    bint fresh           # portable: the first block after a start has not been announced
+    bint fresh           # portable: the first block after a start is not announced
     Cpu ops
     Guest guest
     World* world         # the guest that runs,
@@ -94,7 +98,7 @@ ctypedef struct Engine:
     uint32_t record_count
     InsnMark* marks
     uint64_t mark_count
-    uint32_t* hash
+    BlockRecord** hash   # portable: the first record of each chain
     BlockRecord open_end     # stands for "the last thing was a control transfer"
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
