@@ -262,8 +262,7 @@ cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
 
 cdef void on_edge(uc_engine* uc, uc_tb* cur, uc_tb* prev, void* user) noexcept nogil:
     """A new block was translated: forget what was known at its address."""
-    cdef Engine* e = <Engine*>user
-    portable_forget(e, cur.pc)
+    portable_forget(<Engine*>user, cur.pc)
 
 cdef void block_rest(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
     """A block starts that is not the first of its chain, or that the budget does not cover."""
