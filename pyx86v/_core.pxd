@@ -7,24 +7,25 @@ with translated code, TLB contents) must go through Machine's methods.
 """
 from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport Ledger
-from pyx86v.devices.sinks cimport Sinks
-from pyx86v.engine.state cimport Engine, World
+from pyx86v.engine.state cimport Engine
+from pyx86v.engine.worlds cimport Worlds
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.vmm.guest cimport Event
 
 cdef class Machine:
-    cdef Engine* e               # e.ram, e.ops (registers), e.guest (what styles see)
-    cdef World* world            # the guest: vCPUs, devices, the style's own state
+    cdef Engine* e               # e.ram, e.ops (registers), e.guest (what styles see), e.world: of the guest in front
+    cdef Worlds* worlds          # every guest's
     cdef Ledger ledger_
     cdef Mmu* mmu
-    cdef Sinks sinks
-    cdef readonly str style, clock
-    cdef readonly uint64_t memory
+    cdef readonly str clock
     cdef readonly dict options
-    cdef object _profile, _capsule, _error, _brand, _vendor
-    cdef list _ports, _mmio, _exit_hooks, _awaited
-    cdef bint loaded, running
+    cdef readonly list guests
+    cdef object _profile, _error, _brand, _vendor
+    cdef bint running
+    cdef object __weakref__
     cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1
+    cdef object _own(self)
+    cdef object _result(self, int reason)
     cdef int _set_entry(self, dict entry) except -1
     cdef void _refresh_paging(self) noexcept
     cdef int _start(self) except -1

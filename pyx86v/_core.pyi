@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Types of the compiled entry.  What each name does is said in _core.pyx; help(Machine) shows it."""
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 
+from pyx86v.guests import Guest
 from pyx86v.snapshot import SnapshotError as SnapshotError
 
 __all__ = ["LARGEST_MEMORY", "Machine", "SnapshotError", "Stop", "StopReason", "styles"]
@@ -47,7 +48,8 @@ def styles() -> dict[str, Any]: ...
 
 class Machine:
     def __init__(self, memory: int = ..., style: str = "native", profile: _Path = "skylake", clock: Literal["cycles", "instructions"] = "cycles",
-                 engine: Literal["inline", "portable"] | None = None, seed: int = 0, ept_page: Literal["4K", "2M", "1G"] = "4K") -> None: ...
+                 engine: Literal["inline", "portable"] | None = None, seed: int = 0, ept_page: Literal["4K", "2M", "1G"] = "4K", guests: Sequence[dict[str, Any]] | None = None,
+                 quantum: int = 1_000_000, asids: int | None = None) -> None: ...
     @property
     def style(self) -> str: ...
     @property
@@ -56,6 +58,8 @@ class Machine:
     def memory(self) -> int: ...
     @property
     def options(self) -> dict[str, Any]: ...
+    @property
+    def guests(self) -> list[Guest]: ...
     @property
     def profile(self) -> str: ...
 

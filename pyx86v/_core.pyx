@@ -23,23 +23,24 @@ from libc.string cimport memcpy
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SIZE
-from pyx86v.cost.ledger cimport Ledger, N_CAUSES
+from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport platform_init
-from pyx86v.devices.sinks cimport Sinks, buffer_append, sinks_free, sinks_init
+from pyx86v.devices.sinks cimport buffer_append
+from pyx86v.engine.account cimport Account, account_ledger, account_now, account_tlb, account_walks
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
 from pyx86v.engine.snapshot cimport *
 from pyx86v.engine.state cimport *
+from pyx86v.engine.worlds cimport *
 from pyx86v.engine.uc cimport uc_strerror
 from pyx86v.mmu.mmu cimport Mmu, paging_mode
-from pyx86v.mmu.tlb cimport *
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
 
 from pyx86v import __version__, boot, snapshot, vmm
-from pyx86v.cost.ledger import Cause
 from pyx86v.cost.profile import load_profile
 from pyx86v.engine.layout import verify
+from pyx86v.guests import Guest as GuestOfMachine
 from pyx86v.snapshot import SnapshotError
 
 __all__ = ["LARGEST_MEMORY", "Machine", "SnapshotError", "Stop", "StopReason", "styles"]
@@ -140,51 +141,62 @@ cdef class Machine:
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)
     seed     of the TLB arrays with random replacement
     ept_page page size of the monitor's EPT: "4K", "2M" or "1G"
+    guests   two to sixteen dicts with the style and memory of each guest, the arguments above where they say nothing;
+             they share everything else, take turns, and `machine.guests` has a view of each
+    quantum  cycles of a turn (instructions under clock="instructions")
+    asids    how many tags of TLB entries there are for guests; None: as many as the processor has
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
         m.run()
         m.cycles, m.ledger, m.exits
 
+        m = Machine(guests=[{"style": "vmx+ept"}, {"style": "native", "memory": 16 << 20}])
+        for guest, path in zip(m.guests, ("one.elf", "two.elf")):
+            guest.load(path)
+        m.run()
+
+    With several guests cycles, ledger, tlb and walks count the whole machine; what belongs to a guest (registers, memory,
+    console, exits, breakpoints, devices) is that of the guest that is on the processor; machine.guests[i] has each one's own.
     Raises ValueError (one line) for arguments that cannot be, MemoryError when RAM is not to be had.
     A Machine belongs to one thread at a time; run() releases the GIL.
     """
     def __cinit__(self, *args, **kwargs):
         self.e = <Engine*>calloc(1, sizeof(Engine))
-        self.world = <World*>calloc(1, sizeof(World))
         self.mmu = <Mmu*>calloc(1, sizeof(Mmu))
-        if self.e is NULL or self.world is NULL or self.mmu is NULL:
+        if self.e is NULL or self.mmu is NULL:
             raise MemoryError("machine state")
-        sinks_init(&self.sinks)
 
     def __dealloc__(self):
         if self.e is not NULL:
             engine_close(self.e)
             free_engine(self.e)
-        free(self.world)
+        worlds_free(self.worlds)
         free(self.mmu)
-        sinks_free(&self.sinks)
 
-    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K"):
-        known = styles()
-        if style not in known:
-            raise ValueError(f"style: {style!r}, expected one of {', '.join(known)}")
+    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
+                 guests=None, quantum=1_000_000, asids=None):
         if clock not in ("cycles", "instructions"):
             raise ValueError(f"clock: {clock!r}, expected cycles or instructions")
         if engine not in (None, "portable", "inline"):
             raise ValueError(f"engine: {engine!r}, expected inline or portable")
-        if not isinstance(memory, int) or memory % PAGE_SIZE or not 2 << 20 <= memory <= LARGEST_MEMORY:
-            raise ValueError(f"memory: {memory!r}, expected a multiple of 4096 from {2 << 20} to {LARGEST_MEMORY} bytes")
         if ept_page not in ("4K", "2M", "1G"):
             raise ValueError(f"ept_page: {ept_page!r}, expected 4K, 2M or 1G")
         if self.e.uc is not NULL:
             raise ValueError("machine: it is made already, expected one __init__()")
+        if guests is not None and not 1 <= len(guests) <= MAX_WORLDS:
+            raise ValueError(f"guests: {len(guests)}, expected 1 to {MAX_WORLDS}")
+        for name, value, most in (("quantum", quantum, 1 << 40), ("asids", asids or 1, 65535)):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name}: {value}, expected 1 to {most}")
         self._profile = load_profile(profile)
-        self._capsule = known[style]
-        self.style, self.clock, self.memory = style, clock, memory
+        self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
-                        "seed": seed, "ept_page": ept_page}
-        self._ports, self._mmio, self._exit_hooks, self._awaited = [], [], [], []
+                        "seed": seed, "ept_page": ept_page, "guests": guests, "quantum": quantum, "asids": asids}
+        self.guests = [GuestOfMachine(self, i, **{"style": style, "memory": memory, **each}) for i, each in enumerate(guests or [{}])]
+        known = styles()
+        for each in self.guests:
+            _check_guest(each, known)
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------
@@ -192,11 +204,11 @@ cdef class Machine:
     cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1:
         """Connect the parts: profile, RAM, world, style, sinks, callbacks, and the Unicorn instance around them."""
         cdef Engine* e = self.e
-        cdef Style* style = _style_of(self._capsule)
+        cdef Seat* seat
+        cdef uint64_t end = 0
         cdef int err
-        e.style, e.ledger, e.mmu, e.world = style, &self.ledger_, self.mmu, self.world
-        e.world.vcpu_count = 1
-        e.vcpu = &e.world.vcpu[0]
+        self.worlds = worlds_new(e, len(self.guests))
+        e.ledger, e.mmu, e.vcpu = &self.ledger_, self.mmu, &e.world.vcpu[0]
         p = self._profile
         self._vendor = p.cpuid["vendor"].encode("ascii")[:12].ljust(13, b"\0")
         self._brand = p.cpuid["brand"].encode("ascii", "replace")[:47].ljust(48, b"\0")
@@ -204,9 +216,15 @@ cdef class Machine:
         e.guest.cpu_brand = self._brand
         e.guest.clock_instructions = self.clock == "instructions"
         e.guest.ept_leaf = ept_leaf
-        e.guest.sinks = &self.sinks
         configure_profile(e, p, seed)
-        allocate_ram(e, self.memory, (style.monitor_bytes(self.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
+        for each in self.guests:
+            seat = &self.worlds.seat[<uint32_t>each.index]
+            seat.style = _style_of(each.capsule)
+            end = place_world(e, seat.world, end, each.memory,
+                              (seat.style.monitor_bytes(each.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
+            platform_init(&seat.world.platform, p.frequency_hz, each.memory)
+        e.style = self.worlds.seat[0].style
+        allocate_ram(e, end)
         allocate_tables(e, p.instructions)
         e.owner = <void*>self
         e.poll = poll_signals
@@ -219,8 +237,22 @@ cdef class Machine:
         err = engine_open(e, engine == "portable")
         if err:
             raise RuntimeError(f"engine: {uc_strerror(err).decode()}")
-        platform_init(&self.world.platform, p.frequency_hz, self.memory)
+        worlds_connect(self.worlds)
+        self.worlds.plan.quantum = self.options["quantum"]
+        self.worlds.plan.last_asid = self.options["asids"] or p.asids
         return 0
+
+    cdef object _own(self):
+        """The Guest on the processor."""
+        return self.guests[self.worlds.plan.front]
+
+    def _bring(self, uint32_t index):
+        """Put a guest on the processor, outside of modelled time; the one that was there.  ValueError inside a callback."""
+        cdef uint32_t before = self.worlds.plan.front
+        if index != before:
+            self._expect_stopped("looking at another guest")
+            worlds_bring(self.worlds, index)
+        return before
 
     # -- loading -----------------------------------------------------------------------------
 
@@ -236,7 +268,7 @@ cdef class Machine:
         Raises BootError (a ValueError, one line) when the image cannot be booted, ValueError when there is a guest already.
         """
         self._expect_stopped("load()")
-        if self.loaded:
+        if self._own().loaded:
             raise ValueError("machine: has a guest already, expected a new Machine for another")
         image = boot.load(path, self.memory, kernel_args, initrd)
         for gpa, data in image.segments:
@@ -285,7 +317,7 @@ cdef class Machine:
         """The style's own beginning (a VMCS, EPT tables); the guest's first state is in place."""
         if self.e.style.start(&self.e.guest) != 0:
             raise RuntimeError(f"style: {self.style} refused the guest's first state (VM entry failed)")
-        self.loaded = True
+        self._own().loaded = True
         return 0
 
     # -- running -----------------------------------------------------------------------------
@@ -325,7 +357,7 @@ cdef class Machine:
         cdef Engine* e = self.e
         cdef int err
         self._expect_stopped("run() or step()")
-        if not self.loaded:
+        if not all([guest.loaded for guest in self.guests]):
             raise ValueError("machine: no guest, expected load() before run()")
         self._expect_devices()
         for name, limit in (("max_cycles", max_cycles), ("max_instructions", max_instructions), ("max_exits", max_exits)):
@@ -333,12 +365,12 @@ cdef class Machine:
                 raise ValueError(f"{name}: {limit}, expected at least 0")
         e.max_units = _limit(self.ledger_.total, max_cycles, 64)
         e.max_instructions = _limit(self.ledger_.instructions, max_instructions, 1)
-        e.max_exits = _limit(self.e.vcpu.exit_total, max_exits, 1)
+        e.max_exits = _limit(worlds_exits(self.worlds), max_exits, 1)
         e.poll_units = self.ledger_.total
         self._error = None
         self.running = True
         with nogil:
-            err = engine_run(e, step)
+            err = worlds_run(self.worlds, step)
         self.running = False
         raise_pending()
         if self._error is not None:
@@ -347,14 +379,51 @@ cdef class Machine:
         if err:
             return Stop(StopReason.ERROR, 1, f"engine: {uc_strerror(err).decode()}")
         reason = self.e.vcpu.stop_reason
+        if len(self.guests) == 1 or reason == STOP_BREAKPOINT or reason == STOP_SIGNAL:
+            return self._result(reason)
+        ends = [guest.end for guest in self.guests]
+        if None in ends:
+            return Stop(StopReason.LIMIT, 0, "")
+        return next((end for end in ends if end[:2] != (StopReason.EXIT, 0)), ends[0])
+
+    cdef object _result(self, int reason):
+        """The Stop of the guest on the processor."""
         if reason == STOP_SIGNAL:
             return Stop(StopReason.LIMIT, 0, "interrupted")
-        return Stop(_REASONS.get(reason, StopReason.ERROR), self.e.vcpu.stop_status, self._detail(reason))
-
-    def _detail(self, reason):
+        detail = ""
         if reason == STOP_SHUTDOWN:
-            return "reset" if self.world.platform.stop else "triple fault"
-        return ""
+            detail = "reset" if self.e.world.platform.stop else "triple fault"
+        return Stop(_REASONS.get(reason, StopReason.ERROR), self.e.vcpu.stop_status, detail)
+
+    def _ended(self):
+        """The Stop of the guest on the processor when it has ended, else None."""
+        return self._result(self.e.vcpu.stop_reason) if self.worlds.seat[self.worlds.plan.front].standing.ended else None
+
+    def _account(self, int index, what):
+        """What one guest has of the machine's counts (-1: all): "units", "instructions", "ledger", "ledger_units", "tlb", "walks"."""
+        cdef Account a
+        if index < 0:
+            account_now(&self.ledger_, self.mmu, &a)
+        else:
+            worlds_book(self.worlds)
+            a = self.worlds.seat[index].standing.account
+        if what == "units":
+            return a.units
+        if what == "instructions":
+            return a.instructions
+        if what == "tlb":
+            return account_tlb(&a)
+        return account_walks(&a) if what == "walks" else account_ledger(&a, what == "ledger_units")
+
+    def _sink(self, uint32_t index, what):
+        """What one guest sent: "console", "debug" or "report", as bytes."""
+        s = &self.worlds.seat[index].sinks
+        b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
+        return b.data[:b.size]
+
+    def _held(self):
+        """For tests of isolation: worlds_held() of engine/worlds.pyx."""
+        return worlds_held(self.worlds)
 
     cdef int _expect_stopped(self, str what) except -1:
         if self.running:
@@ -374,11 +443,12 @@ cdef class Machine:
         Raises ValueError before load() and from a callback, OSError when the file cannot be written.
         """
         self._expect_stopped("save()")
-        if not self.loaded:
+        if not all([guest.loaded for guest in self.guests]):
             raise ValueError("machine: no guest, expected load() before save()")
         header = {"version": __version__, "options": self.options, "profile": _fingerprint(self._profile),
-                  "devices": [["ports", *device[:2]] for device in self._ports] + [["mmio", *device[:2]] for device in self._mmio]}
-        snapshot.write(path, header, snapshot_sections(self.e, &self.sinks))
+                  "devices": [[guest.index, kind, *device[:2]] for guest in self.guests
+                              for kind, devices in (("ports", guest.ports), ("mmio", guest.mmio)) for device in devices]}
+        snapshot.write(path, header, snapshot_sections(self.worlds))
 
     @classmethod
     def restore(cls, path, engine=None):
@@ -404,17 +474,18 @@ cdef class Machine:
                 raise SnapshotError(f"{path}: {error}") from None
             if header["profile"] != _fingerprint(m._profile):
                 raise SnapshotError(f"{path}: profile: {m.profile} has changed, expected it as it was when the machine was saved")
-            problem = snapshot_apply(m.e, &m.sinks, sections)
+            problem = snapshot_apply(m.worlds, sections)
             if problem is not None:
                 raise SnapshotError(f"{path}: {problem}")
-            m._awaited = [tuple(device) for device in header["devices"]]
-            m.loaded = True
+            for guest in m.guests:
+                guest.awaited = [tuple(device[1:]) for device in header["devices"] if device[0] == guest.index]
+                guest.loaded = True
             return m
 
     cdef int _expect_devices(self) except -1:
         """A restored machine runs with the Python devices that it was saved with."""
-        for kind, first, end in self._awaited:
-            if not any([(first, end) == device[:2] for device in (self._ports if kind == "ports" else self._mmio)]):
+        for guest, (kind, first, end) in [(guest, device) for guest in self.guests for device in guest.awaited]:
+            if not any([(first, end) == device[:2] for device in (guest.ports if kind == "ports" else guest.mmio)]):
                 raise ValueError(f"machine: a Python device was at {kind} {first:#x}..{end - 1:#x} when it was saved, "
                                  "expected it to be added before run()")
         return 0
@@ -425,6 +496,16 @@ cdef class Machine:
     def profile(self):
         """Name of the processor profile."""
         return self._profile.name
+
+    @property
+    def style(self):
+        """Name of the guest's style."""
+        return self._own().style
+
+    @property
+    def memory(self):
+        """Bytes of the guest's RAM."""
+        return self._own().memory
 
     @property
     def instructions(self):
@@ -444,17 +525,12 @@ cdef class Machine:
     @property
     def ledger(self):
         """{cause: cycles}; the values sum to `cycles`.  Rounded from 1/64 cycle by largest remainder."""
-        units = {cause.name.lower(): self.ledger_.by[cause.value] for cause in Cause if cause.value < N_CAUSES}
-        whole = {name: value // 64 for name, value in units.items()}
-        missing = self.cycles - sum(whole.values())
-        for name in sorted(units, key=lambda name: (-(units[name] % 64), name))[:missing]:
-            whole[name] += 1
-        return whole
+        return self._account(-1, "ledger")
 
     @property
     def ledger_units(self):
         """{cause: units of 1/64 cycle}, exact."""
-        return {cause.name.lower(): self.ledger_.by[cause.value] for cause in Cause if cause.value < N_CAUSES}
+        return self._account(-1, "ledger_units")
 
     @property
     def exits(self):
@@ -471,25 +547,12 @@ cdef class Machine:
     @property
     def tlb(self):
         """Exact counts of the modelled TLB: hits are second-level hits, misses are first-level misses that walked."""
-        c = &self.mmu.count
-        return {"hits": c.l2_hits, "misses": c.walks[0] + c.walks[1], "flushes": sum(c.flushes),
-                "evictions": sum([self.mmu.tlb.array[<int>i].evictions for i in range(<int>N_TLB_ARRAYS)]),
-                "l1i_misses": c.l1_misses[0], "l1d_misses": c.l1_misses[1], "entries_flushed": c.entries_flushed,
-                "fills": sum([self.mmu.tlb.array[<int>i].fills for i in range(<int>N_TLB_ARRAYS)])}
+        return self._account(-1, "tlb")
 
     @property
     def walks(self):
         """Page walks: count, references to paging structures, and references by level and kind."""
-        c = &self.mmu.count
-        levels = {}
-        for i in range(4, 0, -1):
-            levels[f"guest_{i}"] = c.guest_refs[i]
-        for i in range(4, 0, -1):
-            levels[f"nested_{i}"] = c.nested_refs[0][i] + c.nested_refs[1][i]
-        return {"count": c.walks[0] + c.walks[1] + c.rewalks, "references": sum(levels.values()), "by_level": levels,
-                "rewalks": c.rewalks, "page_faults": c.page_faults, "pdpte_loads": c.pdpte_loads,
-                "hits": {name: self.mmu.tlb.array[<int>i].hits for name, i in
-                         (("pml4e", ARRAY_PML4E), ("pdpte", ARRAY_PDPTE), ("pde", ARRAY_PDE), ("nested_tlb", ARRAY_NESTED))}}
+        return self._account(-1, "walks")
 
     @property
     def events(self):
@@ -511,17 +574,17 @@ cdef class Machine:
     @property
     def console(self):
         """Everything the guest sent through COM1 (bytes; the first 64 MiB)."""
-        return self.sinks.console.data[:self.sinks.console.size]
+        return self._sink(self.worlds.plan.front, "console")
 
     @property
     def debug_console(self):
         """Everything the guest sent to port 0xe9 (bytes)."""
-        return self.sinks.debug.data[:self.sinks.debug.size]
+        return self._sink(self.worlds.plan.front, "debug")
 
     @property
     def report(self):
         """The 32-bit words the guest wrote to port 0xe8 (list of int)."""
-        cdef bytes raw = self.sinks.report.data[:self.sinks.report.size]
+        raw = self._sink(self.worlds.plan.front, "report")
         return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
 
     @property
@@ -536,7 +599,8 @@ cdef class Machine:
 
     def send(self, bytes data):
         """Let the guest receive `data` on COM1, after what was sent before."""
-        buffer_append(&self.sinks.input, <const uint8_t*><const char*>data, len(data))
+        buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
+        self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
 
     # -- registers and memory ----------------------------------------------------------------
 
@@ -585,7 +649,7 @@ cdef class Machine:
     def read_memory(self, gpa, size):
         """`size` bytes of guest-physical memory.  ValueError outside RAM."""
         self._check_range(gpa, size)
-        return (<char*>self.e.ram.base + self.world.window.base + <uint64_t>gpa)[:size]
+        return (<char*>self.e.ram.base + self.e.world.window.base + <uint64_t>gpa)[:size]
 
     def write_memory(self, gpa, data):
         """Write bytes to guest-physical memory; translated code there is dropped.  ValueError outside RAM."""
@@ -593,8 +657,8 @@ cdef class Machine:
         cdef uint64_t n = view.shape[0]
         self._check_range(gpa, n)
         if n:
-            memcpy(self.e.ram.base + self.world.window.base + <uint64_t>gpa, &view[0], n)
-            engine_changed_memory(self.e, self.world.window.base + <uint64_t>gpa, n)
+            memcpy(self.e.ram.base + self.e.world.window.base + <uint64_t>gpa, &view[0], n)
+            engine_changed_memory(self.e, self.e.world.window.base + <uint64_t>gpa, n)
 
     def _check_range(self, gpa, size):
         if gpa < 0 or size < 0 or gpa + size > self.memory:
@@ -605,7 +669,7 @@ cdef class Machine:
         cdef uint64_t at = 0, step = 1 << 24
         cdef Cpu* c = &self.e.ops
         h = hashlib.sha256()
-        base = <char*>self.e.ram.base + self.world.window.base
+        base = <char*>self.e.ram.base + self.e.world.window.base
         while at < self.memory:
             n = min(step, self.memory - at)
             h.update(memoryview(<char[:n]>(base + at)))
@@ -641,7 +705,7 @@ cdef class Machine:
         """
         if not 0 <= first < first + count <= 65536:
             raise ValueError(f"ports: {first:#x}..{first + count - 1:#x}, expected within 0..0xffff")
-        self._ports.append((first, first + count, device))
+        self._own().ports.append((first, first + count, device))
         for port in range(first, first + count):
             self.e.py_ports[port >> 3] |= 1 << (port & 7)
 
@@ -653,7 +717,7 @@ cdef class Machine:
         """
         if gpa < self.memory or size <= 0 or gpa + size > 1 << 40:
             raise ValueError(f"mmio: {gpa:#x}..{gpa + size:#x}, expected above the memory and below 1 TiB")
-        self._mmio.append((gpa, gpa + size, device))
+        self._own().mmio.append((gpa, gpa + size, device))
         self.e.py_mmio = python_mmio
 
     def on_exit(self, hook):
@@ -664,7 +728,7 @@ cdef class Machine:
 
             m.on_exit(lambda kind, rip, value: print(kind, hex(rip)))
         """
-        self._exit_hooks.append(hook)
+        self._own().exit_hooks.append(hook)
         self.e.has_exit_hook = True
 
     cdef int _failed(self, error) noexcept:
@@ -675,7 +739,7 @@ cdef class Machine:
 
     cdef int _port_event(self, Event* ev) noexcept:
         try:
-            for first, end, device in self._ports:
+            for first, end, device in self._own().ports:
                 if first <= ev.port < end:
                     if ev.kind == EV_PORT_IN:
                         ev.value = device.port_in(ev.port, ev.size) & 0xffffffff
@@ -688,7 +752,7 @@ cdef class Machine:
 
     cdef int _mmio_event(self, Event* ev) noexcept:
         try:
-            for first, end, device in self._mmio:
+            for first, end, device in self._own().mmio:
                 if first <= ev.gpa < end:
                     if ev.kind == EV_MMIO_READ:
                         ev.value = device.mmio_read(ev.gpa - first, ev.size) & FOREVER
@@ -701,7 +765,7 @@ cdef class Machine:
 
     cdef int _exit_event(self, Event* ev) noexcept:
         try:
-            return 1 if any([hook(_EVENT_NAMES[ev.kind], ev.rip, ev.value) for hook in self._exit_hooks]) else 0
+            return 1 if any([hook(_EVENT_NAMES[ev.kind], ev.rip, ev.value) for hook in self._own().exit_hooks]) else 0
         except BaseException as error:
             return self._failed(error)
 
@@ -715,6 +779,15 @@ def _fingerprint(profile):
     """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
     fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _check_guest(guest, known):
+    """Give the guest its style's capsule; ValueError for a style or memory that cannot be."""
+    if guest.style not in known:
+        raise ValueError(f"style: {guest.style!r}, expected one of {', '.join(known)}")
+    if not isinstance(guest.memory, int) or guest.memory % PAGE_SIZE or not 2 << 20 <= guest.memory <= LARGEST_MEMORY:
+        raise ValueError(f"memory: {guest.memory!r}, expected a multiple of 4096 from {2 << 20} to {LARGEST_MEMORY} bytes")
+    guest.capsule = known[guest.style]
 
 
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:

@@ -31,7 +31,8 @@ cpdef enum Cause:
     DEVICE = 17          # port and memory-mapped device accesses
     IDLE = 18            # HLT: time skipped to the next event
     SHADOW = 19          # the monitor's work on shadow tables
-    N_CAUSES = 20
+    WORLD_SWITCH = 20    # another guest is put on the processor
+    N_CAUSES = 21
 
 cpdef enum Price:        # one line of a profile each; units are charged, profiles are written in cycles
     TLB_L2_HIT = 0       # first-level miss that hits the second level
@@ -83,7 +84,10 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     SHADOW_PAGE = 46     # take, clear and enter a shadow page
     SHADOW_ZAP = 47      # drop one
     EMUL_INSTRUCTION = 48  # one instruction interpreted by the monitor
-    N_PRICES = 49
+    SWITCH_TASK = 49     # from one guest to another: as tasks, without hardware support
+    SWITCH_VMX = 50      # under VT-x: exit, VMCLEAR and VMPTRLD, the state that no VMCS holds, entry
+    SWITCH_SVM = 51      # under AMD-V: the same with VMSAVE and VMLOAD
+    N_PRICES = 52
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -75,6 +75,7 @@ class Profile:
     tlbs: tuple            # of TlbGeometry
     walk_cache: dict       # entries by "pde", "pdpte", "pml4e"
     nested_tlb: int        # entries
+    asids: int             # tags of TLB entries that a monitor may use: VPIDs or ASIDs but 0
     prices: list           # units of 1/64 cycle, indexed by ledger.Price
     instructions: list     # units of 1/64 cycle, indexed by class number (classes.INDEX)
     rows: tuple            # of Row
@@ -201,7 +202,7 @@ class _File:
 
     def profile(self, name):
         self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "prices", "instructions"))
-        processor = self.table("processor", ("title", "frequency_hz", "maxphyaddr", "cpuid", "features", "source", "status", "note"))
+        processor = self.table("processor", ("title", "frequency_hz", "maxphyaddr", "cpuid", "features", "asids", "source", "status", "note"))
         source, status, note = self.origin(processor, "processor")
         frequency = self.count(processor, "processor", "frequency_hz", 1_000_000, 10_000_000_000)
         maxphyaddr = self.count(processor, "processor", "maxphyaddr", 32, 52)
@@ -225,10 +226,11 @@ class _File:
         for side in ("code", "data"):
             if not any(tlb.level == 1 and tlb.side in (side, "both") and "4K" in tlb.pages for tlb in tlbs):
                 self.fail("tlb", f"a first level for 4K pages of {side}")
+        asids = self.count(processor, "processor", "asids", 1, 65535) if "asids" in processor else 65535
         sizes = self.walk_caches()
         nested_tlb = sizes.pop("nested_tlb")
         return Profile(name, self.take(processor, "processor", "title", str, "a string"), frequency, maxphyaddr, dict(cpuid),
-                       dict(features), tlbs, sizes, nested_tlb, self.prices("prices", PRICES),
+                       dict(features), tlbs, sizes, nested_tlb, asids, self.prices("prices", PRICES),
                        self.prices("instructions", tuple(CLASSES)), tuple(self.rows))
 
 

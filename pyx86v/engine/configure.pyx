@@ -23,6 +23,7 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef enum:
     ROM_BYTES = 16 << 20
+    LARGE_PAGE = 2 << 20
     SPARE_BYTES = 4 * 4096
     N_PROFILE_PRICES = 256
 
@@ -108,28 +109,38 @@ cdef int configure_profile(Engine* e, object p, uint64_t seed) except -1:
 
 # Memory ----------------------------------------------------------------------------------------
 
-cdef int allocate_ram(Engine* e, uint64_t guest_bytes, uint64_t monitor_bytes) except -1:
-    """Machine RAM: the guest, the monitor's memory, firmware, one page of all ones twice, the engine's "VMCB".
+cdef uint64_t place_world(Engine* e, World* w, uint64_t at, uint64_t guest_bytes, uint64_t monitor_bytes) noexcept:
+    """Machine RAM of one world, from `at` on: the guest, the monitor's memory, firmware.  Returns where it ends.
+
+    Worlds begin at 2 MiB boundaries, so that each may have large pages where the first one has them.
+    """
+    at = (at + LARGE_PAGE - 1) & ~<uint64_t>(LARGE_PAGE - 1)
+    w.vcpu_count = 1
+    w.window.base = at
+    w.window.size = guest_bytes
+    w.window.a20_mask = ANY_ADDRESS
+    w.window.rom_base = at + guest_bytes + monitor_bytes
+    w.vcpu[0].paging.window = w.window
+    w.vcpu[0].paging.maxphyaddr = <uint8_t>e.guest.cpu_maxphyaddr
+    return w.window.rom_base + ROM_BYTES
+
+
+cdef int allocate_ram(Engine* e, uint64_t at) except -1:
+    """Machine RAM: `at` bytes of worlds, one page of all ones twice, the engine's "VMCB".
 
     Raises MemoryError when that much address space is not to be had.
     """
-    cdef uint64_t at = guest_bytes + monitor_bytes, size = at + ROM_BYTES + SPARE_BYTES
+    cdef uint64_t size = at + SPARE_BYTES
     cdef void* base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if base == <void*>-1:
         raise MemoryError(f"memory: {size} bytes are not available")
     madvise(base, size, MADV_HUGEPAGE)       # the host's own TLB misses would be half of a modelled one's time
     e.ram.base = <uint8_t*>base
     e.ram.size = size
-    e.world.window.size = guest_bytes
-    e.world.window.a20_mask = ANY_ADDRESS
-    e.world.window.rom_base = at
-    at += ROM_BYTES
     e.void_page = at
     memset(e.ram.base + at, 0xff, 2 * PAGE_SIZE)
     e.vmcb_page = at + 2 * PAGE_SIZE
     (<uint64_t*>(e.ram.base + e.vmcb_page + 0x48))[0] = at       # MSRPM_BASE_PA (APM 2 table B-1): every MSR exits
-    e.vcpu.paging.window = e.world.window
-    e.vcpu.paging.maxphyaddr = <uint8_t>e.guest.cpu_maxphyaddr
     return 0
 
 

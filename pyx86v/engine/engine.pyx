@@ -340,6 +340,9 @@ cdef void wait_for_interrupt(Engine* e) noexcept nogil:
             return
         now = guest_time(&e.guest)
         if e.due > now:
+            if e.gives_way:
+                stop(e, STOP_WAIT, 0)
+                return
             if e.guest.clock_instructions:
                 e.guest.skipped += e.due - now
                 charge_units(e.ledger, IDLE, (e.due - now) * UNITS_PER_CYCLE)

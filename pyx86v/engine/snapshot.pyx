@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Between a stopped engine and the sections of a snapshot.
 
-Saved: the world, the ledger, the modelled TLB, the register image, the sinks and all RAM that is not zero (the
-guest's, the monitor's, firmware).  Not saved, because it only caches these: translated code and its records, the
+Saved: the worlds, the ledger, the modelled TLB, the register images, the sinks and all RAM that is not zero (the
+guests', the monitors', firmware); with several worlds also how each stands, and the scheduler.  Not saved, because it only caches these: translated code and its records, the
 engine's soft TLB, page states, budget and due time.
 
 Why the future is the same without them
@@ -20,14 +20,10 @@ from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
-from pyx86v.engine.intercept cimport intercepts_on
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
+from pyx86v.engine.worlds cimport *
 from pyx86v.mmu.mmu cimport Mmu
-
-cdef enum:
-    DR7_ENABLES = 0xff           # L0 G0 ... L3 G3 (SDM 3B 17.2.4)
-    DR7_RESET = 0x400
 
 cdef view(void* data, uint64_t size):
     """The memory itself, not a copy; valid until the machine runs on or is gone."""
@@ -71,7 +67,7 @@ cdef list ram_sections(Engine* e):
         free(frames)
 
 
-cdef bytes register_image(Engine* e):
+cdef bytes register_image(const char* env):
     """The processor's registers as they are the same in every process.
 
     Left out: the engine's pointers to its breakpoints (they follow from DR0-DR3 and DR7), its scratch registers, and what
@@ -79,7 +75,7 @@ cdef bytes register_image(Engine* e):
     """
     cdef char image[ENV_IMAGE_BYTES]
     cdef int i
-    memcpy(image, e.env, ENV_IMAGE_BYTES)
+    memcpy(image, env, ENV_IMAGE_BYTES)
     memset(image + ENV_BREAKPOINTS, 0, ENV_OLD_EXCEPTION - ENV_BREAKPOINTS)
     memset(image + ENV_FT0, 0, 16)
     memset(image + ENV_AFTER_XMM, 0, ENV_SYSENTER_CS - ENV_AFTER_XMM)
@@ -90,39 +86,53 @@ cdef bytes register_image(Engine* e):
     return image[:ENV_IMAGE_BYTES]
 
 
-cdef list fixed_sections(Engine* e):
-    """The structs without pointers, as they are."""
-    return [("world", [view(e.world, sizeof(World))]), ("ledger", [view(e.ledger, sizeof(Ledger))]),
-            ("mmu", [view(e.mmu, sizeof(Mmu))])]
+cdef list machine_sections(Worlds* w):
+    """The structs without pointers that the machine has once, as they are."""
+    cdef Engine* e = w.engine
+    sections = [("ledger", [view(e.ledger, sizeof(Ledger))]), ("mmu", [view(e.mmu, sizeof(Mmu))])]
+    if w.plan.count > 1:
+        sections.append(("schedule", [view(&w.plan, sizeof(Schedule))]))
+    return sections
 
 
-cdef list sink_sections(Sinks* s):
-    return [("console", [view(s.console.data, s.console.size)]), ("debug", [view(s.debug.data, s.debug.size)]),
-            ("report", [view(s.report.data, s.report.size)]), ("input", [view(s.input.data, s.input.size)])]
+cdef list world_sections(Worlds* w, uint32_t i, str end):
+    """What there is of each world; `end` is the end of the sections' names."""
+    cdef Seat* s = &w.seat[i]
+    cdef const char* registers = w.engine.env if i == w.plan.front else <const char*>s.standing.image
+    sections = [("world" + end, [view(s.world, sizeof(World))]), ("registers" + end, [register_image(registers)]),
+                ("boundary" + end, [b"\1" if s.standing.open else b"\0"])]
+    if w.plan.count > 1:
+        sections.append(("standing" + end, [view(&s.standing, <char*>s.standing.image - <char*>&s.standing)]))
+    return sections
 
 
-cdef list snapshot_sections(Engine* e, Sinks* sinks):
+cdef list sink_sections(Sinks* s, str end):
+    return [("console" + end, [view(s.console.data, s.console.size)]), ("debug" + end, [view(s.debug.data, s.debug.size)]),
+            ("report" + end, [view(s.report.data, s.report.size)]), ("input" + end, [view(s.input.data, s.input.size)])]
+
+
+cdef str name_end(uint32_t i):
+    """The first world's sections have plain names, the others' a number."""
+    return f".{i}" if i else ""
+
+
+cdef list snapshot_sections(Worlds* w):
     """[(name, [buffer, ...])] of a machine that has stopped.  The buffers are the machine's own memory."""
-    e.world.skipped = e.guest.skipped
-    boundary = b"\1" if e.current[0].flags & REC_TRANSFER else b"\0"
-    return (fixed_sections(e) + [("registers", [register_image(e)]), ("boundary", [boundary])] + sink_sections(sinks) +
-            ram_sections(e))
+    cdef Engine* e = w.engine
+    cdef Seat* front = &w.seat[w.plan.front]
+    cdef uint32_t i
+    worlds_book(w)
+    front.guest.skipped = e.guest.skipped
+    front.standing.open = e.current[0].flags & REC_TRANSFER != 0
+    front.standing.left = busy(e)
+    sections = machine_sections(w)
+    for i in range(w.plan.count):
+        w.seat[i].world.skipped = w.seat[i].guest.skipped
+        sections += world_sections(w, i, name_end(i)) + sink_sections(&w.seat[i].sinks, name_end(i))
+    return sections + ram_sections(e)
 
 
 # The way back ---------------------------------------------------------------------------------
-
-cdef void load_registers(Engine* e, const uint8_t* image) noexcept:
-    """Take a register image over, and set up again what the engine derives from it."""
-    cdef uint64_t dr7
-    memcpy(e.env, image, ENV_IMAGE_BYTES)
-    dr7 = env_u64(e.env, ENV_DR + 56)[0]
-    if dr7 & DR7_ENABLES:
-        env_u64(e.env, ENV_DR + 56)[0] = DR7_RESET
-        cpu_x86_update_dr7_x86_64(e.env, <uint32_t>dr7)
-        env_u64(e.env, ENV_DR + 56)[0] = dr7
-    intercepts_on(e)
-    tlb_flush_x86_64(e.cpu)
-
 
 cdef bint load_ram(Engine* e, const uint8_t[::1] frames, const uint8_t[::1] pages) noexcept:
     """Put the pages of a fresh machine, all zero, in place.  False: they cannot be this machine's."""
@@ -143,26 +153,57 @@ cdef bint load_sink(Buffer* b, const uint8_t[::1] data) noexcept:
     return data.shape[0] == 0 or buffer_append(b, &data[0], data.shape[0])
 
 
-cdef str snapshot_apply(Engine* e, Sinks* sinks, dict sections):
+cdef str load_bytes(void* to, uint64_t size, str name, dict sections):
+    """Copy a section whose size must be right.  None, or what does not fit."""
+    cdef const uint8_t[::1] data = sections.get(name, b"")
+    if <uint64_t>data.shape[0] != size:
+        return f"{name}: {data.shape[0]} bytes, expected {size}: another version of pyx86v wrote it"
+    memcpy(to, &data[0], size)
+    return None
+
+
+cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
+    """What there is of one world, into its seat."""
+    cdef Seat* s = &w.seat[i]
+    cdef uint8_t boundary = 0
+    if w.plan.count > 1:
+        problem = load_bytes(&s.standing, <char*>s.standing.image - <char*>&s.standing, "standing" + end, sections)
+        if problem is not None:
+            return problem
+    problem = (load_bytes(s.world, sizeof(World), "world" + end, sections) or
+               load_bytes(s.standing.image, ENV_IMAGE_BYTES, "registers" + end, sections) or
+               load_bytes(&boundary, 1, "boundary" + end, sections))
+    if problem is not None:
+        return problem
+    s.standing.open = boundary != 0
+    s.guest.skipped = s.world.skipped
+    if not (load_sink(&s.sinks.console, sections["console" + end]) and load_sink(&s.sinks.debug, sections["debug" + end]) and
+            load_sink(&s.sinks.report, sections["report" + end]) and load_sink(&s.sinks.input, sections["input" + end])):
+        return "console: does not fit in memory"
+    return None
+
+
+cdef str snapshot_apply(Worlds* w, dict sections):
     """Make a fresh machine of the same options the saved one.  None, or what does not fit (field: why)."""
-    cdef const uint8_t[::1] data
-    for name, buffers in fixed_sections(e) + [("registers", [bytes(ENV_IMAGE_BYTES)]), ("boundary", [b"\0"])]:
-        size = len(sections.get(name, b""))
-        if size != len(buffers[0]):
-            return f"{name}: {size} bytes, expected {len(buffers[0])}: another version of pyx86v wrote it"
-    data = sections["world"]
-    memcpy(e.world, &data[0], sizeof(World))
-    data = sections["ledger"]
-    memcpy(e.ledger, &data[0], sizeof(Ledger))
-    data = sections["mmu"]
-    memcpy(e.mmu, &data[0], sizeof(Mmu))
-    data = sections["registers"]
-    load_registers(e, &data[0])
+    cdef Engine* e = w.engine
+    cdef uint32_t i, count = w.plan.count
+    cdef uint8_t[::1] own
+    world_sit(w)
+    for name, buffers in machine_sections(w):
+        own = buffers[0]
+        problem = load_bytes(<void*>&own[0], own.shape[0], name, sections)
+        if problem is not None:
+            return problem
+    if w.plan.count != count or w.plan.front >= count:
+        return "schedule: another number of guests"
+    for i in range(count):
+        problem = load_world(w, i, sections, name_end(i))
+        if problem is not None:
+            return problem
     if not load_ram(e, sections["frames"], sections["ram"]):
         return "ram: pages that this machine does not have"
-    if not (load_sink(&sinks.console, sections["console"]) and load_sink(&sinks.debug, sections["debug"]) and
-            load_sink(&sinks.report, sections["report"]) and load_sink(&sinks.input, sections["input"])):
-        return "console: does not fit in memory"
-    e.guest.skipped = e.world.skipped
-    e.current[0] = &e.open_end if sections["boundary"][0] else &e.closed_end
+    if count == 1:
+        worlds_book(w)
+        w.seat[0].standing.left = busy(e)
+    world_stand(w, w.plan.front)
     return None

@@ -134,11 +134,12 @@ ctypedef struct Engine:
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart
     int resuming         # one instruction is to run with RF set (breakpoints.pxd)
+    bint gives_way       # there are other worlds: HLT ends this one's turn (worlds.pxd)
     int (*poll)(void* owner) noexcept nogil      # 0, or stop: a Python signal handler raised
     int (*py_port)(void* owner, Event* e) noexcept nogil   # 1 when a Python device took it
     int (*py_mmio)(void* owner, Event* e) noexcept nogil
     int (*py_exit)(void* owner, Event* e) noexcept nogil   # hook on exits: 0 or stop
     bint has_exit_hook
-    uint8_t py_ports[8192]   # bitmap of ports that belong to Python devices
+    uint8_t* py_ports        # bitmap of ports that belong to Python devices, of the world in front
     void* owner
     uint64_t slow_paths  # how often the slow path ran (a speed figure, not a result)

@@ -209,4 +209,4 @@ def profile_dict(profile):
     """A profile as JSON has it."""
     return {"name": profile.name, "title": profile.title, "frequency_hz": profile.frequency_hz, "cpuid": profile.cpuid,
             "features": profile.features, "tlbs": [asdict(tlb) for tlb in profile.tlbs], "walk_cache": profile.walk_cache,
-            "nested_tlb": profile.nested_tlb, "prices": [asdict(row) for row in profile.rows]}
+            "nested_tlb": profile.nested_tlb, "asids": profile.asids, "prices": [asdict(row) for row in profile.rows]}

@@ -72,6 +72,7 @@ cdef enum:               # why a run ended
     STOP_ERROR = 6
     STOP_BREAKPOINT = 7
     STOP_SIGNAL = 8      # a Python exception (Ctrl-C) is pending
+    STOP_WAIT = 9        # HLT while the machine has other guests; never seen outside of engine/
 
 ctypedef struct Event:
     int kind
@@ -173,6 +174,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     uint64_t frequency_hz
     bint clock_instructions     # --clock instructions
     uint64_t skipped            # guest cycles skipped by HLT under --clock instructions; saved by the engine
+    uint64_t elsewhere          # instructions of the ledger that other guests retired
     const char* cpu_vendor      # 12 characters
     const char* cpu_brand       # up to 48 characters
     uint32_t cpu_signature      # CPUID.1:EAX
@@ -206,3 +208,7 @@ ctypedef struct Style:
     int (*interpret)(Guest* g, int instructions) noexcept nogil   # so many are about to run while vcpu.interpreting; may clear it
     # every page of the monitor's own memory that the style asked for lies behind the guest's window
     uint64_t (*monitor_bytes)(uint64_t guest_bytes) noexcept nogil
+    # several guests in one machine
+    int switch_price                 # Price of putting this guest on the processor; 0: SWITCH_TASK
+    void (*retag)(Guest* g, int asid) noexcept nogil     # the guest's translations carry this ASID or VPID from now on;
+                                     # NULL: they carry 0, and the machine flushes them when another guest comes

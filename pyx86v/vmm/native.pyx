@@ -7,7 +7,7 @@ clock stay exact; the guest pays only what the instruction itself costs.
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
-from pyx86v.cost.ledger cimport DEVICE, MMIO_READ, MMIO_WRITE, PORT_IN, PORT_OUT, charge
+from pyx86v.cost.ledger cimport DEVICE, MMIO_READ, MMIO_WRITE, PORT_IN, PORT_OUT, SWITCH_TASK, charge
 from pyx86v.devices.platform cimport platform_ack
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
@@ -65,6 +65,8 @@ cdef void fill(Style* s) noexcept:
     s.interpret = NULL
     s.start = native_start
     s.monitor_bytes = native_monitor_bytes
+    s.switch_price = SWITCH_TASK
+    s.retag = NULL
     for i in range(MAX_EXIT_KINDS):
         s.exit_names[i] = NULL
     for i in range(N_EVENTS):

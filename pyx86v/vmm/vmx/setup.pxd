@@ -170,3 +170,9 @@ cdef inline void use_vpid(Guest* g) noexcept nogil:
         g.vcpu.paging.asid = GUEST_VPID
         mmu_invvpid(g.mmu, INVVPID_ALL, 0, 0)
     g.cpu.flush(g.cpu)
+
+cdef inline void vmx_retag(Guest* g, int asid) noexcept nogil:
+    """Another VPID: the machine has several guests, and has seen to it that nothing carries this one."""
+    vmwrite(g, VPID, <uint64_t>asid)
+    g.vcpu.paging.asid = <uint16_t>asid
+    g.cpu.flush(g.cpu)

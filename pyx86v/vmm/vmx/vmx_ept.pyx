@@ -8,6 +8,7 @@ Paging, INVLPG, MOV CR3, page faults, RDTSC and most exceptions are the guest's 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport RESUME, STOP
+from pyx86v.cost.ledger cimport SWITCH_VMX
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.vmx.handlers cimport fill_exit_table
 from pyx86v.vmm.vmx.native cimport fill_native_table
@@ -45,6 +46,8 @@ cdef void fill(Style* s) noexcept:
     s.interpret = NULL
     s.start = vmx_ept_start
     s.monitor_bytes = monitor_bytes_ept
+    s.switch_price = SWITCH_VMX
+    s.retag = vmx_retag
     for i in range(N_EVENTS):
         s.handlers[i] = vmx_ept_event
     for i in range(MAX_EXIT_KINDS):
