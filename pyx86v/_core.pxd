@@ -19,7 +19,7 @@ cdef class Machine:
     cdef Mmu* mmu
     cdef readonly str clock
     cdef readonly dict options
-    cdef readonly list guests
+    cdef list _guests
     cdef object _profile, _error, _brand, _vendor
     cdef bint running
     cdef object __weakref__

@@ -40,7 +40,7 @@ from pyx86v.vmm.guest cimport *
 from pyx86v import __version__, boot, snapshot, vmm
 from pyx86v.cost.profile import load_profile
 from pyx86v.engine.layout import verify
-from pyx86v.guests import Guest as GuestOfMachine
+from pyx86v.guests import LARGEST_MEMORY, Guest as GuestOfMachine
 from pyx86v.snapshot import SnapshotError
 
 __all__ = ["LARGEST_MEMORY", "Machine", "SnapshotError", "Stop", "StopReason", "styles"]
@@ -87,7 +87,6 @@ _MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fma
                   "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
 _TABLES = {"gdtr_base": REG_GDTR_BASE, "gdtr_limit": REG_GDTR_LIMIT, "idtr_base": REG_IDTR_BASE, "idtr_limit": REG_IDTR_LIMIT}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
-LARGEST_MEMORY = 3 << 30
 
 
 def styles():
@@ -193,10 +192,8 @@ cdef class Machine:
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "guests": guests, "quantum": quantum, "asids": asids}
-        self.guests = [GuestOfMachine(self, i, **{"style": style, "memory": memory, **each}) for i, each in enumerate(guests or [{}])]
-        known = styles()
-        for each in self.guests:
-            _check_guest(each, known)
+        self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
+                        for i, each in enumerate(guests or [{}])]
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------
@@ -207,7 +204,7 @@ cdef class Machine:
         cdef Seat* seat
         cdef uint64_t end = 0
         cdef int err
-        self.worlds = worlds_new(e, len(self.guests))
+        self.worlds = worlds_new(e, len(self._guests))
         e.ledger, e.mmu, e.vcpu = &self.ledger_, self.mmu, &e.world.vcpu[0]
         p = self._profile
         self._vendor = p.cpuid["vendor"].encode("ascii")[:12].ljust(13, b"\0")
@@ -217,7 +214,7 @@ cdef class Machine:
         e.guest.clock_instructions = self.clock == "instructions"
         e.guest.ept_leaf = ept_leaf
         configure_profile(e, p, seed)
-        for each in self.guests:
+        for each in self._guests:
             seat = &self.worlds.seat[<uint32_t>each.index]
             seat.style = _style_of(each.capsule)
             end = place_world(e, seat.world, end, each.memory,
@@ -244,7 +241,7 @@ cdef class Machine:
 
     cdef object _own(self):
         """The Guest on the processor."""
-        return self.guests[self.worlds.plan.front]
+        return self._guests[self.worlds.plan.front]
 
     def _bring(self, uint32_t index):
         """Put a guest on the processor, outside of modelled time; the one that was there.  ValueError inside a callback."""
@@ -357,7 +354,7 @@ cdef class Machine:
         cdef Engine* e = self.e
         cdef int err
         self._expect_stopped("run() or step()")
-        if not all([guest.loaded for guest in self.guests]):
+        if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before run()")
         self._expect_devices()
         for name, limit in (("max_cycles", max_cycles), ("max_instructions", max_instructions), ("max_exits", max_exits)):
@@ -379,9 +376,9 @@ cdef class Machine:
         if err:
             return Stop(StopReason.ERROR, 1, f"engine: {uc_strerror(err).decode()}")
         reason = self.e.vcpu.stop_reason
-        if len(self.guests) == 1 or reason == STOP_BREAKPOINT or reason == STOP_SIGNAL:
+        if len(self._guests) == 1 or reason == STOP_BREAKPOINT or reason == STOP_SIGNAL:
             return self._result(reason)
-        ends = [guest.end for guest in self.guests]
+        ends = [guest.end for guest in self._guests]
         if None in ends:
             return Stop(StopReason.LIMIT, 0, "")
         return next((end for end in ends if end[:2] != (StopReason.EXIT, 0)), ends[0])
@@ -421,9 +418,9 @@ cdef class Machine:
         b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
         return b.data[:b.size]
 
-    def _held(self):
-        """For tests of isolation: worlds_held() of engine/worlds.pyx."""
-        return worlds_held(self.worlds)
+    def _worlds(self):
+        """For tests: how often worlds were switched, and what worlds_held() of engine/worlds.pyx finds."""
+        return {"switches": self.worlds.plan.switches, "held": worlds_held(self.worlds)}
 
     cdef int _expect_stopped(self, str what) except -1:
         if self.running:
@@ -443,10 +440,10 @@ cdef class Machine:
         Raises ValueError before load() and from a callback, OSError when the file cannot be written.
         """
         self._expect_stopped("save()")
-        if not all([guest.loaded for guest in self.guests]):
+        if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before save()")
         header = {"version": __version__, "options": self.options, "profile": _fingerprint(self._profile),
-                  "devices": [[guest.index, kind, *device[:2]] for guest in self.guests
+                  "devices": [[guest.index, kind, *device[:2]] for guest in self._guests
                               for kind, devices in (("ports", guest.ports), ("mmio", guest.mmio)) for device in devices]}
         snapshot.write(path, header, snapshot_sections(self.worlds))
 
@@ -477,14 +474,14 @@ cdef class Machine:
             problem = snapshot_apply(m.worlds, sections)
             if problem is not None:
                 raise SnapshotError(f"{path}: {problem}")
-            for guest in m.guests:
+            for guest in m._guests:
                 guest.awaited = [tuple(device[1:]) for device in header["devices"] if device[0] == guest.index]
                 guest.loaded = True
             return m
 
     cdef int _expect_devices(self) except -1:
         """A restored machine runs with the Python devices that it was saved with."""
-        for guest, (kind, first, end) in [(guest, device) for guest in self.guests for device in guest.awaited]:
+        for guest, (kind, first, end) in [(guest, device) for guest in self._guests for device in guest.awaited]:
             if not any([(first, end) == device[:2] for device in (guest.ports if kind == "ports" else guest.mmio)]):
                 raise ValueError(f"machine: a Python device was at {kind} {first:#x}..{end - 1:#x} when it was saved, "
                                  "expected it to be added before run()")
@@ -496,6 +493,11 @@ cdef class Machine:
     def profile(self):
         """Name of the processor profile."""
         return self._profile.name
+
+    @property
+    def guests(self):
+        """A view of each guest, in order (guests.py): its console, registers, memory, counts, and how it ended."""
+        return list(self._guests)
 
     @property
     def style(self):
@@ -779,15 +781,6 @@ def _fingerprint(profile):
     """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
     fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def _check_guest(guest, known):
-    """Give the guest its style's capsule; ValueError for a style or memory that cannot be."""
-    if guest.style not in known:
-        raise ValueError(f"style: {guest.style!r}, expected one of {', '.join(known)}")
-    if not isinstance(guest.memory, int) or guest.memory % PAGE_SIZE or not 2 << 20 <= guest.memory <= LARGEST_MEMORY:
-        raise ValueError(f"memory: {guest.memory!r}, expected a multiple of 4096 from {2 << 20} to {LARGEST_MEMORY} bytes")
-    guest.capsule = known[guest.style]
 
 
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:

@@ -6,6 +6,8 @@ Neither modelled time nor any count changes by that.
 """
 import weakref
 
+SMALLEST_MEMORY, LARGEST_MEMORY = 2 << 20, 3 << 30      # bytes of one guest
+
 
 class Guest:
     """One guest of a machine: its image, console, registers, memory, and its share of the machine's counts.
@@ -16,9 +18,13 @@ class Guest:
     Inside a callback of a machine that runs, only the guest that called can be asked: ValueError for another.
     """
 
-    def __init__(self, machine, index, style, memory):
+    def __init__(self, machine, index, known, style, memory):
+        if style not in known:
+            raise ValueError(f"style: {style!r}, expected one of {', '.join(known)}")
+        if not isinstance(memory, int) or memory % 4096 or not SMALLEST_MEMORY <= memory <= LARGEST_MEMORY:
+            raise ValueError(f"memory: {memory!r}, expected a multiple of 4096 from {SMALLEST_MEMORY} to {LARGEST_MEMORY} bytes")
         self._machine, self.index, self.style, self.memory = weakref.ref(machine), index, style, memory
-        self.loaded, self.capsule = False, None
+        self.loaded, self.capsule = False, known[style]
         self.ports, self.mmio, self.exit_hooks, self.awaited = [], [], [], []
 
     @property

@@ -74,6 +74,7 @@ class Machine:
     tlb = {"hits": 10, "misses": 2, "flushes": 0, "evictions": 0}
     walks = {"count": 2, "references": 8, "by_level": {"guest_1": 2}}
     shadow, holes = {}, {}
+    guests = ()
     report = [1, 2]
 
     @property

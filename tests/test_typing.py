@@ -70,7 +70,7 @@ def test_same_parameters(name):
 def test_same_constructor():
     """A compiled class does not tell its constructor's parameters: the source does."""
     source = (PACKAGE / "_core.pyx").read_text()
-    head = re.search(r"\n    def (__init__\(self.*?\)):\n", source)[1]
+    head = re.search(r"\n    def (__init__\(self.*?\)):\n", source, re.S)[1]
     actual = parameters(ast.parse(f"def {head}: pass").body[0].args)
     stub = parameters(METHODS["__init__"].args)
     assert [(name, default) for name, default in actual if name != "memory"] == [pair for pair in stub if pair[0] != "memory"]

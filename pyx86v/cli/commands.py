@@ -11,6 +11,19 @@ from pyx86v.report import json as report
 from pyx86v.report import tables
 
 GUEST = click.argument("guest", metavar="GUEST")
+OPTIONAL_GUEST = click.argument("guest", metavar="[GUEST]", required=False)
+SEVERAL = click.option("--guest", "several", multiple=True, metavar="FILE[,style=...][,memory=...]",
+                       help="One of several guests that share the machine; also initrd= and kernel_args=.  Repeatable.")
+
+
+def find_guests(guest, several):
+    """The Guest, or the guests of --guest."""
+    if (guest is None) == (not several):
+        raise click.UsageError("expected either GUEST or --guest" if several else "Missing argument 'GUEST'.")
+    if not several:
+        return guests.find(guest)
+    found = guests.several(several)
+    return found if len(found.parts) > 1 or found.parts[0][1] else found.parts[0][0]
 
 
 def write_json(value, target):
@@ -27,13 +40,14 @@ def hertz(profile):
     return load_profile(profile).frequency_hz
 
 
-@click.command(short_help="Run a guest: its console and where its cycles went.")
-@GUEST
+@click.command(short_help="Run a guest, or several at once: console and where the cycles went.")
+@OPTIONAL_GUEST
+@SEVERAL
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="native or vmx+ept.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
 @shared
-def run(guest, style, quiet, options):
-    """Run one GUEST and show its console and where its cycles went.
+def run(guest, several, style, quiet, options):
+    """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
     GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
     The exit status is the guest's own; 124 if a limit was reached, 2 for a bad argument or image.
@@ -43,27 +57,31 @@ def run(guest, style, quiet, options):
       pyx86v run sieve
       pyx86v run sieve --style vmx+ept --cpu nehalem
       pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
+      pyx86v run --guest qsort,style=vmx+ept --guest sieve,memory=32M --quantum 100000
     """
-    found = guests.find(guest)
+    found = find_guests(guest, several)
     machine = session.start(found, style, options)
     result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
     if not quiet and options.json != "-":
         parts = [tables.ledger_table(result), tables.counts_table(result)]
         if any(row["count"] for row in result["exits"].values()):
             parts.insert(1, tables.exits_table(result))
+        if result["guests"]:
+            parts.insert(0, tables.guests_table(result))
         tables.show("", tables.summary([result], hertz(result["profile"])), *parts)
     write_json(result, options.json)
     return report.exit_status(result)
 
 
 @click.command(short_help="Run a guest under several styles, side by side.")
-@GUEST
+@OPTIONAL_GUEST
+@SEVERAL
 @click.option("--style", "names", default="native,vmx+ept", show_default=True, callback=styles, metavar="STYLE,...",
               help="The styles to compare; the first is what the others are measured against.")
 @click.option("--check/--no-check", default=None, help="Make sure that the styles give equal results.  [default: for bundled guests]")
 @shared
-def compare(guest, names, check, options):
-    """Run one GUEST under several styles and show their cycles side by side.
+def compare(guest, several, names, check, options):
+    """Run one GUEST, or several in one machine, under several styles and show their cycles side by side.
 
     A percentage is a part of the first style's total, so that those in a column add up to the whole overhead.
     The check compares instructions, console, report words and the digest of memory and registers; a guest that
@@ -73,11 +91,12 @@ def compare(guest, names, check, options):
     Examples:
       pyx86v compare ptestorm
       pyx86v compare tlbreach --cpu nehalem --json -
+      pyx86v compare --guest qsort --guest sieve,style=vmx+ept
     """
-    found = guests.find(guest)
+    found = find_guests(guest, several)
     check = found.rom is not None if check is None else check
     runs = compare_runs(found, names, options)
-    results = {"guest": guest, "profile": runs[0]["profile"], "runs": runs}
+    results = {"guest": found.name, "profile": runs[0]["profile"], "runs": runs}
     complete = len(runs) == len(names) and runs[-1]["end"]["reason"] != "interrupt"
     if check and complete:
         results["check"] = check_equal(found, names, runs, options)

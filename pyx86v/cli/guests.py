@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyx86v.boot import BootError
+from pyx86v.cli.options import parse_size
 
 ROMS = Path(__file__).resolve().parents[1] / "_roms"
 FIRST_KEYS = ("name", "bits", "styles", "proves", "mission")
@@ -29,6 +30,40 @@ class Guest:
     def time_dependent(self):
         """Whether equal results need `--clock instructions`."""
         return self.rom is None or self.rom["time"] != "no"
+
+
+@dataclass(frozen=True)
+class Several:
+    """Guests that share one machine: [(Guest, {"style", "memory", "initrd", "kernel_args"} as far as given)]."""
+    parts: tuple
+
+    @property
+    def name(self):
+        return "+".join(guest.name for guest, _ in self.parts)
+
+    @property
+    def rom(self):
+        """Whether all are bundled guests."""
+        return all(guest.rom for guest, _ in self.parts) or None
+
+    @property
+    def time_dependent(self):
+        return any(guest.time_dependent for guest, _ in self.parts)
+
+
+def several(texts):
+    """Several from the texts of --guest: FILE[,style=STYLE][,memory=SIZE][,initrd=FILE][,kernel_args=TEXT]."""
+    parts = []
+    for text in texts:
+        name, *fields = text.split(",")
+        given = {}
+        for field in fields:
+            key, equals, value = field.partition("=")
+            if key not in ("style", "memory", "initrd", "kernel_args") or not equals:
+                raise BootError(f"{name}: --guest: {field!r}, expected style=, memory=, initrd= or kernel_args=")
+            given[key] = parse_size(value) if key == "memory" else value
+        parts.append((find(name), given))
+    return Several(tuple(parts))
 
 
 def manifest(folder=ROMS):

@@ -62,6 +62,7 @@ class Options:
     kernel_args: str = ""
     initrd: str = None
     json: str = None
+    quantum: int = 1_000_000
     size = staticmethod(parse_size)
 
 
@@ -74,6 +75,8 @@ SHARED = (
     click.option("--max-instructions", type=Count(), metavar="N", help="Stop after N guest instructions (status 124)."),
     click.option("--kernel-args", default="", metavar="TEXT", help="The guest's command line."),
     click.option("--initrd", metavar="FILE", help="Initial RAM disk, or the first multiboot module."),
+    click.option("--quantum", type=Count(), default=1_000_000, show_default=True, metavar="N",
+                 help="With several guests: cycles of a turn (instructions under --clock instructions)."),
     click.option("--json", type=Output(), metavar="FILE", help="Write the result as JSON; - for standard output, which then has nothing else."),
 )
 

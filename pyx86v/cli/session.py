@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 
+from pyx86v.cli.guests import Guest, Several
 from pyx86v.report import json as report
 from pyx86v.report.tables import console
 
@@ -16,22 +17,35 @@ PERIOD_S = 0.2                  # how often the progress line changes, in second
 
 
 def start(guest, style, options):
-    """A Machine with the guest loaded; ValueError (one line) for anything that cannot be."""
+    """A Machine with the guest, or several, loaded; ValueError (one line) for anything that cannot be."""
     from pyx86v import Machine
-    memory = options.memory or options.size(guest.memory)
+    common = {"profile": options.cpu, "clock": options.clock}
+    parts = [(guest, {})] if isinstance(guest, Guest) else guest.parts
+    wanted = [{"style": style, "memory": options.memory or options.size(part.memory), "initrd": options.initrd,
+               "kernel_args": options.kernel_args, **given} for part, given in parts]
     try:
-        machine = Machine(memory=memory, style=style, profile=options.cpu, clock=options.clock)
-        machine.load(guest.path, initrd=options.initrd, kernel_args=options.kernel_args)
+        if len(wanted) == 1:
+            machine = Machine(memory=wanted[0]["memory"], style=wanted[0]["style"], **common)
+            machine.load(parts[0][0].path, initrd=wanted[0]["initrd"], kernel_args=wanted[0]["kernel_args"])
+        else:
+            machine = Machine(guests=[{"style": each["style"], "memory": each["memory"]} for each in wanted],
+                              quantum=options.quantum, **common)
+            for view, (part, _), each in zip(machine.guests, parts, wanted, strict=True):
+                view.load(part.path, initrd=each["initrd"], kernel_args=each["kernel_args"])
     except MemoryError:
-        raise ValueError(f"memory: {memory} bytes are not available") from None
+        raise ValueError(f"memory: {sum(each['memory'] for each in wanted)} bytes are not available") from None
     return machine
 
 
 class Screen:
-    """The guest's console on `out` as it comes, and a progress line on standard error if that is a terminal."""
+    """The guest's console on `out` as it comes, and a progress line on standard error if that is a terminal.
+
+    With several guests each line of a console is led by the guest's number.
+    """
 
     def __init__(self, machine, out=None):
-        self.machine, self.out, self.shown = machine, out, 0
+        self.machine, self.out = machine, out
+        self.shown = [0] * max(len(machine.guests), 1)
         self.status = console(sys.stderr).status("", refresh_per_second=5) if sys.stderr.isatty() else None
         self.live = self.status is not None or (out is not None and out.isatty())
         self.mark = (time.perf_counter(), 0)
@@ -45,22 +59,26 @@ class Screen:
             then, before = self.mark
             now, count = self.mark = (time.perf_counter(), machine.instructions)
             mips = (count - before) / max(now - then, 1e-9) / 1e6
-            exits = sum(row["count"] for row in machine.exits.values())
+            exits = sum(row["count"] for row in machine.exits.values())      # of the guest that runs
             self.status.update(f"{machine.style}: {mips:,.0f} MIPS, {machine.cycles / 1e6:,.0f} M cycles, {exits:,} exits")
             self.status.start()
 
     def show_console(self, last=False):
-        """Write what is new of the guest's console: whole lines, at the end all of it."""
-        text = self.machine.console
-        end = len(text) if last else text.rfind(b"\n") + 1
-        if end > self.shown:
-            if self.status:
-                self.status.stop()
-            self.out.write(text[self.shown:end].decode("utf-8", "replace"))
-            self.shown = end
-            if last and not text.endswith(b"\n"):
-                self.out.write("\n")
-            self.out.flush()
+        """Write what is new of the guests' consoles: whole lines, at the end all of it."""
+        for index in range(len(self.shown)):
+            text = self.machine.guests[index].console if len(self.shown) > 1 else self.machine.console
+            end = len(text) if last else text.rfind(b"\n") + 1
+            if end > self.shown[index]:
+                self.write(text[self.shown[index]:end].decode("utf-8", "replace"), f"{index}| " if len(self.shown) > 1 else "")
+                self.shown[index] = end
+
+    def write(self, text, lead):
+        if self.status:
+            self.status.stop()
+        if not text.endswith("\n"):
+            text += "\n"
+        self.out.write("".join(lead + line for line in text.splitlines(True)) if lead else text)
+        self.out.flush()
 
     def close(self):
         if self.status:
@@ -94,7 +112,8 @@ def run(machine, guest, options, out=None):
         end = {"reason": "interrupt", "status": 0, "detail": "Ctrl-C"}
     finally:
         screen.close()
-    return report.run_result(machine, guest.name, end, time.perf_counter() - began)
+    names = [part.name for part, _ in guest.parts] if isinstance(guest, Several) else []
+    return report.run_result(machine, guest.name, end, time.perf_counter() - began, names)
 
 
 def run_to_end(machine, options):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A run as a dict in the form that `--json` promises.  Everything but wall_s is the same on every machine, every time."""
+import hashlib
 import json
 
 REASONS = {"limit": 124, "interrupt": 130}      # exit statuses that are ours and not the guest's
@@ -7,16 +8,65 @@ FAILED = ("shutdown", "hole", "error")          # ends that no guest wants: at l
 RESET = "reset"                                 # the detail of a shutdown that the guest asked for
 
 
-def run_result(machine, guest, end, wall_s):
-    """The result of a machine that has stopped; `end` is {"reason", "status", "detail"}."""
+def run_result(machine, guest, end, wall_s, names=()):
+    """The result of a machine that has stopped; `end` is {"reason", "status", "detail"}.
+
+    With several guests, called `names`, "guests" has the result of each, and their sums and joined texts stand above.
+    """
+    if len(names) < 2:
+        return {**_result(machine, machine, guest, end), "wall_s": round(wall_s, 6)}
+    guests = [_result(machine, view, name, _end_of(view, end)) for view, name in zip(machine.guests, names, strict=True)]
+    return {**_result(machine, Total(machine, guests), guest, end), "guests": guests, "wall_s": round(wall_s, 6)}
+
+
+def _result(machine, one, name, end):
+    """What there is to say of a machine, or of one guest in it."""
+    console = one.console if isinstance(one.console, str) else one.console.decode("utf-8", "backslashreplace")
     return {
-        "style": machine.style, "guest": guest, "profile": machine.profile, "clock": machine.clock, "end": end,
-        "instructions": machine.instructions, "cycles": machine.cycles, "ledger": dict(machine.ledger),
-        "exits": {name: dict(row) for name, row in machine.exits.items()},
-        "tlb": dict(machine.tlb), "walks": dict(machine.walks), "shadow": dict(machine.shadow), "holes": dict(machine.holes),
-        "console": machine.console.decode("utf-8", "backslashreplace"), "report": list(machine.report),
-        "digest": machine.digest(), "guests": [], "wall_s": round(wall_s, 6),
+        "style": one.style, "guest": name, "profile": machine.profile, "clock": machine.clock, "end": end,
+        "instructions": one.instructions, "cycles": one.cycles, "ledger": dict(one.ledger),
+        "exits": {reason: dict(row) for reason, row in one.exits.items()},
+        "tlb": dict(one.tlb), "walks": dict(one.walks), "shadow": dict(one.shadow), "holes": dict(one.holes),
+        "console": console, "report": list(one.report), "digest": one.digest(), "guests": [],
     }
+
+
+def _end_of(view, end):
+    """How a guest ended; one that did not was stopped with the machine."""
+    if view.end is None:
+        return {"reason": end["reason"], "status": 0, "detail": end["detail"]}
+    return {"reason": view.end.reason.name.lower(), "status": view.end.status, "detail": view.end.detail}
+
+
+class Total:
+    """A machine with several guests as one: what it counts itself, and the guests' results added or joined."""
+
+    def __init__(self, machine, guests):
+        self.guests = guests
+        self.style = ",".join(guest["style"] for guest in guests)
+        self.console = "".join(guest["console"] for guest in guests)
+        self.report = [word for guest in guests for word in guest["report"]]
+        for name in ("instructions", "cycles", "ledger", "tlb", "walks"):
+            setattr(self, name, getattr(machine, name))
+        self.holes, self.shadow, self.exits = {}, {}, {}
+        for guest in guests:
+            for total, counts in ((self.holes, guest["holes"]), (self.shadow, guest["shadow"])):
+                for name, count in counts.items():
+                    total[name] = total.get(name, 0) + count
+            for reason, row in guest["exits"].items():
+                self.exits[reason] = _sum_of_rows(self.exits.get(reason), row)
+
+    def digest(self):
+        """sha256 of the guests' digests."""
+        return hashlib.sha256("".join(guest["digest"] for guest in self.guests).encode()).hexdigest()
+
+
+def _sum_of_rows(row, other):
+    """Two rows of exits as one."""
+    if row is None:
+        return dict(other)
+    return {**{key: row[key] + other[key] for key in ("count", "cycles", "squares")},
+            "min": min(row["min"], other["min"]), "max": max(row["max"], other["max"])}
 
 
 def exit_status(result):

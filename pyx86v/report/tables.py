@@ -106,6 +106,16 @@ def exits_table(result):
     return rows
 
 
+def guests_table(result):
+    """Several guests of one machine: what each had of it."""
+    rows = table("guest", "style", "end", "instructions", "cycles", "share", "of it switches", "TLB misses")
+    for index, guest in enumerate(result["guests"]):
+        rows.add_row(f"{index} {guest['guest']}", guest["style"], f"{guest['end']['reason']} {guest['end']['status']}",
+                     number(guest["instructions"]), number(guest["cycles"]), percent(guest["cycles"], result["cycles"]),
+                     number(guest["ledger"]["world_switch"]), number(guest["tlb"]["misses"]))
+    return rows
+
+
 def compare_table(runs):
     """Runs side by side; each cause's percentage is its share of the first run's cycles, so that they add up."""
     base, others = runs[0], runs[1:]
