@@ -566,7 +566,7 @@ cdef class Machine:
     @property
     def shadow(self):
         """Counts of the monitor's shadow tables, as ShadowCounters in mmu/shadow_state.pxd has them; {} for a style without."""
-        return dict(self.world.shadow.count) if self.e.style.shadow else {}
+        return dict(self.e.world.shadow.count) if self.e.style.shadow else {}
 
     @property
     def holes(self):

@@ -81,6 +81,7 @@ cdef void worlds_connect(Worlds* w) noexcept:
         s.guest.vcpu = &s.world.vcpu[0]
         s.guest.style_state = s.world.style_state
         s.guest.sinks = &s.sinks
+        s.guest.shadow = &s.world.shadow if s.style.shadow else NULL
         s.standing.open = True
         memcpy(s.standing.image, e.env, ENV_IMAGE_BYTES)
 

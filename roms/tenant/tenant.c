@@ -4,7 +4,7 @@
  * proves   registers and memory hold what was put into them, whoever else has the processor meanwhile: general, x87, MMX
  *          and SSE registers and their control words, segment bases, MSRs, debug addresses, CR2, and a word in each of 96 pages.
  *          Tenants of one machine use the same addresses; the first word of the command line makes their values differ.
- * ends     debug-exit 0 and a checksum; 1: a FAIL line names what was changed
+ * ends     debug-exit 0: nothing was changed, and a checksum; 1: a FAIL line names what was
  * mission  28
  * qemu     yes
  * time     no

@@ -174,5 +174,5 @@ cdef inline void use_vpid(Guest* g) noexcept nogil:
 cdef inline void vmx_retag(Guest* g, int asid) noexcept nogil:
     """Another VPID: the machine has several guests, and has seen to it that nothing carries this one."""
     vmwrite(g, VPID, <uint64_t>asid)
-    g.vcpu.paging.asid = <uint16_t>asid
+    g.vcpu.paging.asid = g.vcpu.hardware.asid = <uint16_t>asid
     g.cpu.flush(g.cpu)

@@ -7,6 +7,7 @@ besides: page faults, MOV to and from CR3 and INVLPG exit, and real-address mode
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport PAGE_SIZE, RESUME, STOP
+from pyx86v.cost.ledger cimport SWITCH_VMX
 from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_start
@@ -61,6 +62,8 @@ cdef void fill(Style* s) noexcept:
     s.start = vmx_shadow_start
     s.interpret = vmx_shadow_interpret
     s.monitor_bytes = vmx_shadow_bytes
+    s.switch_price = SWITCH_VMX
+    s.retag = vmx_retag
     for i in range(N_EVENTS):
         s.handlers[i] = vmx_shadow_event
     for i in range(MAX_EXIT_KINDS):
