@@ -166,9 +166,10 @@ cdef inline void world_forget(Engine* e) noexcept nogil:
     e.looked_up = NULL
     e.look_first = False
     e.split_eip = <uint64_t>-1
+    env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 0xffffffffU      # a block to be cut was the other world's
     if e.portable:                           # its records are found by address, and addresses have no world
         for i in range(RECORD_HASH):
-            e.hash[i] = 0
+            e.hash[i] = NULL
 
 cdef inline void worlds_bring(Worlds* w, uint32_t i) noexcept nogil:
     """Put world `i` in front, outside of modelled time: for Python, which looks at it.  The machine does not run."""
