@@ -169,7 +169,7 @@ cdef inline void world_forget(Engine* e) noexcept nogil:
     env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 0xffffffffU      # a block to be cut was the other world's
     if e.portable:                           # its records are found by address, and addresses have no world
         for i in range(RECORD_HASH):
-            e.hash[i] = NULL
+            e.hash[i] = &e.records[0]
 
 cdef inline void worlds_bring(Worlds* w, uint32_t i) noexcept nogil:
     """Put world `i` in front, outside of modelled time: for Python, which looks at it.  The machine does not run."""
