@@ -48,7 +48,8 @@ def styles() -> dict[str, Any]: ...
 
 class Machine:
     def __init__(self, memory: int = ..., style: str = "native", profile: _Path = "skylake", clock: Literal["cycles", "instructions"] = "cycles",
-                 engine: Literal["inline", "portable"] | None = None, seed: int = 0, ept_page: Literal["4K", "2M", "1G"] = "4K", guests: Sequence[dict[str, Any]] | None = None,
+                 engine: Literal["inline", "portable"] | None = None, seed: int = 0, ept_page: Literal["4K", "2M", "1G"] = "4K",
+                 shadow_unsync: int = 0, guests: Sequence[dict[str, Any]] | None = None,
                  quantum: int = 1_000_000, asids: int | None = None) -> None: ...
     @property
     def style(self) -> str: ...

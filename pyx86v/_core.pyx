@@ -140,6 +140,8 @@ cdef class Machine:
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)
     seed     of the TLB arrays with random replacement
     ept_page page size of the monitor's EPT: "4K", "2M" or "1G"
+    shadow_unsync  traced writes to a leaf table, none of its entries used between, after which shadow styles let it go out of
+             sync until the guest flushes (1 to 255); 0: each write is traced
     guests   two to sixteen dicts with the style and memory of each guest, the arguments above where they say nothing;
              they share everything else, take turns, and `machine.guests` has a view of each
     quantum  cycles of a turn (instructions under clock="instructions")
@@ -174,13 +176,15 @@ cdef class Machine:
         free(self.mmu)
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
-                 guests=None, quantum=1_000_000, asids=None):
+                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None):
         if clock not in ("cycles", "instructions"):
             raise ValueError(f"clock: {clock!r}, expected cycles or instructions")
         if engine not in (None, "portable", "inline"):
             raise ValueError(f"engine: {engine!r}, expected inline or portable")
         if ept_page not in ("4K", "2M", "1G"):
             raise ValueError(f"ept_page: {ept_page!r}, expected 4K, 2M or 1G")
+        if not isinstance(shadow_unsync, int) or not 0 <= shadow_unsync <= 255:
+            raise ValueError(f"shadow_unsync: {shadow_unsync!r}, expected 0 to 255 writes")
         if self.e.uc is not NULL:
             raise ValueError("machine: it is made already, expected one __init__()")
         if guests is not None and not 1 <= len(guests) <= MAX_WORLDS:
@@ -191,9 +195,11 @@ cdef class Machine:
         self._profile = load_profile(profile)
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
-                        "seed": seed, "ept_page": ept_page, "guests": guests, "quantum": quantum, "asids": asids}
+                        "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
+                        "guests": guests, "quantum": quantum, "asids": asids}
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
                         for i, each in enumerate(guests or [{}])]
+        self.e.guest.shadow_unsync = shadow_unsync
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------

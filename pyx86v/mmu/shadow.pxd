@@ -48,7 +48,7 @@ cdef inline int shadow_init(Shadow* s, const Ram* ram, const Window* guest, hpa_
     memset(s, 0, sizeof(Shadow))
     if bytes < fixed + LEAST_PAGES * each or at & PAGE_MASK or ram_pointer(ram, at, bytes) == NULL:
         return -1
-    s.config.unsync_after = 4
+    s.config.unsync_after = 0                # each write to a table in use is traced, as the monitors of 2005 did
     s.config.zap_after = 4
     s.config.most_unsynced = MAX_UNSYNCED
     s.at = at

@@ -191,6 +191,15 @@ cdef inline bint may_unsync(const Shadower* w, uint64_t gfn, uint32_t i) noexcep
         i = w.page[i].next
     return used and w.guest.mode != PAGING_NONE and w.s.config.most_unsynced != 0
 
+cdef inline bint frame_in_use(const Shadower* w, uint64_t gfn) noexcept nogil:
+    """Does the processor's walk reach a page derived from the frame, or may it by other entries?"""
+    cdef uint32_t i = bucket_of(w, gfn)[0]
+    while i != NIL:
+        if w.page[i].gfn == gfn and w.page[i].kind == KIND_TABLE and (w.page[i].parents != NIL or page_is_root(w, i)):
+            return True
+        i = w.page[i].next
+    return False
+
 cdef inline void frame_flooded(Shadower* w, uint64_t gfn) noexcept nogil:
     """Count a traced write; too many without a use between and the frame is no longer traced."""
     cdef ShadowFrame* f = &w.frame[gfn]
@@ -198,7 +207,7 @@ cdef inline void frame_flooded(Shadower* w, uint64_t gfn) noexcept nogil:
         f.writes += 1
     if w.s.config.unsync_after and f.writes > w.s.config.unsync_after and may_unsync(w, gfn, bucket_of(w, gfn)[0]):
         frame_unsync(w, gfn)
-    elif w.s.config.zap_after and f.writes > w.s.config.zap_after:
+    elif w.s.config.zap_after and f.writes > w.s.config.zap_after and not frame_in_use(w, gfn):
         f.writes = 0
         frame_zap(w, gfn)
 

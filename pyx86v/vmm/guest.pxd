@@ -187,6 +187,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     void (*cpuid)(Cpu* cpu, uint32_t leaf, uint32_t subleaf, uint32_t* out) noexcept nogil  # the engine's own features
     int (*read_linear)(Guest* g, gva_t gva, int size, void* out) noexcept nogil  # supervisor read through the MMU; 0 ok
     bint cpu_vpid               # the TLB is tagged by VPID or ASID; without, every exit and entry flushes it
+    uint32_t shadow_unsync      # traced writes after which a leaf table goes out of sync; 0: never (ShadowConfig)
     int ept_leaf                # largest page the nested tables map: 1 4K, 2 2M, 3 1G; 0 = 1
 
 ctypedef int (*handler_fn)(Guest* g, Event* e) noexcept nogil

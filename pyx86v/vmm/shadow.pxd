@@ -18,6 +18,7 @@ cdef inline int shadow_start(Guest* g, hpa_t at, uint64_t size) noexcept nogil:
     """Shadow tables in [at, at + size) of the monitor's memory, in use from here on.  0, or -1: no room."""
     if shadow_init(g.shadow, g.ram, &g.vcpu.paging.window, at, size) != 0:
         return -1
+    g.shadow.config.unsync_after = g.shadow_unsync
     g.vcpu.shadowing = True
     paging_refresh(g)
     return 0
