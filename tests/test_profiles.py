@@ -26,7 +26,7 @@ AA06_NANO = {
     60: ["cli"],
     889: ["deliver_fault", "interrupt_return"],
     1093: ["deliver_page_fault", "interrupt_return"],
-    15826: ["vm_exit", "vm_entry", "emul_io"] + ["vmread"] * 10,
+    15826: ["vm_exit", "vm_entry", "emul_io", "port_in"] + ["vmread"] * 10,
     12733: ["vm_exit_page_fault", "vm_entry", "emul_mmio"] + ["vmread"] * 10,
     11242: ["vm_exit_page_fault", "vm_entry", "emul_exception", "deliver_page_fault", "interrupt_return"] + ["vmread"] * 10,
 }
