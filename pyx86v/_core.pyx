@@ -134,12 +134,12 @@ cdef class Machine:
     """One computer: RAM, a processor profile, a modelled TLB, devices, a clock, and a guest.
 
     memory   bytes of guest RAM, a multiple of 4096 from 2 MiB to 3 GiB
-    style    "native" or "vmx+ept" (styles() lists them)
+    style    "native", "vmx+ept", "svm+npt" (styles() lists them)
     profile  name of a bundled profile or path of a TOML file
     clock    "cycles": guest time is machine cycles; "instructions": retired instructions, the same under every style
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)
     seed     of the TLB arrays with random replacement
-    ept_page page size of the monitor's EPT: "4K", "2M" or "1G"
+    ept_page page size of the monitor's EPT or NPT: "4K", "2M" or "1G"
     guests   two to sixteen dicts with the style and memory of each guest, the arguments above where they say nothing;
              they share everything else, take turns, and `machine.guests` has a view of each
     quantum  cycles of a turn (instructions under clock="instructions")
