@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport *
 from pyx86v.devices.platform cimport platform_ack
+from pyx86v.vmm.account cimport access_port
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.msr cimport MSR_EFER, MSR_TSC
@@ -185,20 +186,6 @@ cdef inline int exit_cr(Guest* g, Event* e) noexcept nogil:
         vmwrite(g, GUEST_CR3, guest_field(g, GUEST_CR3))
     return finish(g, e, verdict)
 
-cdef inline int emul_dr(Guest* g, Event* e) noexcept nogil:
-    """MOV to and from a debug register (SDM 2B MOV DR): DR4 and DR5 are DR6 and DR7, or #UD with CR4.DE."""
-    cdef int n = e.reg | 2 if e.reg == 4 or e.reg == 5 else e.reg
-    cdef int reg = REG_DR0 + n if n < 4 else REG_DR6 + n - 6
-    if e.reg != n and g.cpu.get(g.cpu, REG_CR4) & CR4_DE:
-        return undefined(e)
-    if e.kind == EV_DR_READ:
-        set_register(g, e.gpr, g.cpu.get(g.cpu, reg))
-        return RESUME
-    if n >= 6 and e.value >> 32:
-        return general_protection(e)
-    g.cpu.set(g.cpu, reg, e.value)
-    return RESUME
-
 cdef inline int exit_dr(Guest* g, Event* e) noexcept nogil:
     vmread(g, EXIT_QUALIFICATION)
     charge(g.ledger, EMULATION, EMUL_CR)
@@ -219,11 +206,6 @@ cdef inline int exit_wrmsr(Guest* g, Event* e) noexcept nogil:
     elif verdict == RESUME and e.reg == MSR_TSC:
         vmwrite(g, TSC_OFFSET, g.vcpu.tsc_offset)
     return finish(g, e, verdict)
-
-cdef inline int access_port(Guest* g, Event* e) noexcept nogil:
-    """The access itself, booked to the device."""
-    charge(g.ledger, DEVICE, PORT_IN if e.kind == EV_PORT_IN else PORT_OUT)
-    return g.port_in(g, e) if e.kind == EV_PORT_IN else g.port_out(g, e)
 
 cdef inline int exit_io(Guest* g, Event* e) noexcept nogil:
     vmread(g, EXIT_QUALIFICATION)
