@@ -36,6 +36,7 @@ from pyx86v.engine.uc cimport uc_strerror
 from pyx86v.mmu.mmu cimport Mmu, paging_mode
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.ring cimport hole_counts, hole_sites, hole_text
 
 from pyx86v import __version__, boot, snapshot, vmm
 from pyx86v.cost.profile import load_profile
@@ -146,6 +147,8 @@ cdef class Machine:
              they share everything else, take turns, and `machine.guests` has a view of each
     quantum  cycles of a turn (instructions under clock="instructions")
     asids    how many tags of TLB entries there are for guests; None: as many as the processor has
+    holes    "stop": the first sensitive instruction that should have trapped, and shows, ends the run (StopReason.HOLE);
+             "continue": they are only counted.  For styles that deprivilege the guest's kernel
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -176,7 +179,7 @@ cdef class Machine:
         free(self.mmu)
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
-                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None):
+                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop"):
         if clock not in ("cycles", "instructions"):
             raise ValueError(f"clock: {clock!r}, expected cycles or instructions")
         if engine not in (None, "portable", "inline"):
@@ -185,6 +188,8 @@ cdef class Machine:
             raise ValueError(f"ept_page: {ept_page!r}, expected 4K, 2M or 1G")
         if not isinstance(shadow_unsync, int) or not 0 <= shadow_unsync <= 255:
             raise ValueError(f"shadow_unsync: {shadow_unsync!r}, expected 0 to 255 writes")
+        if holes not in ("stop", "continue"):
+            raise ValueError(f"holes: {holes!r}, expected stop or continue")
         if self.e.uc is not NULL:
             raise ValueError("machine: it is made already, expected one __init__()")
         if guests is not None and not 1 <= len(guests) <= MAX_WORLDS:
@@ -196,7 +201,7 @@ cdef class Machine:
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
-                        "guests": guests, "quantum": quantum, "asids": asids}
+                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes}
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
                         for i, each in enumerate(guests or [{}])]
         self.e.guest.shadow_unsync = shadow_unsync
@@ -318,6 +323,7 @@ cdef class Machine:
 
     cdef int _start(self) except -1:
         """The style's own beginning (a VMCS, EPT tables); the guest's first state is in place."""
+        self.e.vcpu.ring.keep_on = self.options["holes"] == "continue"
         if self.e.style.start(&self.e.guest) != 0:
             raise RuntimeError(f"style: {self.style} refused the guest's first state (VM entry failed)")
         self._own().loaded = True
@@ -396,6 +402,8 @@ cdef class Machine:
         detail = ""
         if reason == STOP_SHUTDOWN:
             detail = "reset" if self.e.world.platform.stop else "triple fault"
+        elif reason == STOP_HOLE and self.e.style.deprivileged:
+            detail = hole_text(&self.e.vcpu.ring)
         return Stop(_REASONS.get(reason, StopReason.ERROR), self.e.vcpu.stop_status, detail)
 
     def _ended(self):
@@ -576,8 +584,19 @@ cdef class Machine:
 
     @property
     def holes(self):
-        """{mnemonic: count} of sensitive instructions that did not trap; empty where the guest runs privileged."""
-        return {}
+        """{mnemonic: count} of sensitive instructions that did not trap; empty where the guest runs privileged.
+
+        Those of the kernel count always, those of other rings when they gave another result than natively.
+        """
+        return hole_counts(&self.e.vcpu.ring)
+
+    @property
+    def hole_sites(self):
+        """Where they are: [{address, mnemonic, count, effective}] by linear address, of the first 64 addresses met.
+
+        `effective` says how often the result was another one than natively.
+        """
+        return hole_sites(&self.e.vcpu.ring)
 
     @property
     def console(self):
@@ -781,7 +800,7 @@ cdef class Machine:
 _EVENT_NAMES = ("exception", "software_int", "interrupt", "triple_fault", "cpuid", "rdtsc", "hlt", "cr_write", "cr_read", "clts",
                 "lmsw", "dr_write", "dr_read", "invlpg", "invpcid", "rdmsr", "wrmsr", "port_in", "port_out", "mmio_read",
                 "mmio_write", "wbinvd", "invd", "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation",
-                "ept_misconfig")
+                "ept_misconfig", "trap", "syscall", "hole")
 
 def _fingerprint(profile):
     """sha256 of what a run depends on in a profile: everything but where its numbers come from."""

@@ -89,7 +89,13 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     SWITCH_SVM = 51      # under AMD-V: the same with VMSAVE and VMLOAD
     VMLOAD = 52          # AMD-V: what VMRUN and #VMEXIT do not move, from a VMCB or host save area,
     VMSAVE = 53          # and into one
-    N_PRICES = 54
+    TRAP_EXIT = 54       # deprivileged: fault through the monitor's IDT, to its first instruction
+    TRAP_RETURN = 55     # the monitor's IRET to the guest
+    EMUL_DECODE = 56     # fetch and decode the instruction that trapped, and dispatch
+    EMUL_REFLECT = 57    # enter the guest's handler: gate, segments and task state read, frame pushed
+    EMUL_SEGMENT = 58    # segment load, far transfer, IRET by software: descriptors read and checked
+    EMUL_FLAG = 59       # CLI, STI, SWAPGS: a variable of the monitor
+    N_PRICES = 60
 
 ctypedef struct Ledger:
     uint64_t total                  # units
