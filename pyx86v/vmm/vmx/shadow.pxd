@@ -7,7 +7,7 @@ monitor interprets it, instruction by instruction, until it can be entered again
 """
 from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
-from pyx86v.cost.ledger cimport EMUL_EXCEPTION, EMUL_INSTRUCTION, EMULATION, charge, charge_units
+from pyx86v.cost.ledger cimport EMUL_INSTRUCTION, EMULATION, charge, charge_units
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM, SHADOW_ONCE
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
@@ -20,7 +20,7 @@ from pyx86v.vmm.vmx.path cimport enter
 
 cdef inline int exit_shadow_fault(Guest* g, Event* e) noexcept nogil:
     """Each page fault exits (the exception bitmap has #PF).  The monitor walks the guest's tables: its own entry
-    was missing, or a table is written, or the fault is the guest's, which gets it injected."""
+    was missing, or a table is written, or the fault is the guest's, which gets it injected.  shadow_resolve books that work."""
     cdef uint64_t began = busy_units(g.ledger), address = e.address
     cdef uint32_t error = e.error
     cdef int status = shadow_resolve(g, e), verdict = RESUME
@@ -35,7 +35,6 @@ cdef inline int exit_shadow_fault(Guest* g, Event* e) noexcept nogil:
     vmread(g, EXIT_QUALIFICATION)
     e.error = error
     if status == SHADOW_FAULT:
-        charge(g.ledger, EMULATION, EMUL_EXCEPTION)
         verdict = inject_fault(g, e)
     elif status == SHADOW_ONCE:              # the monitor has carried the store out: it moves RIP
         vmread(g, EXIT_INSTR_LENGTH)
