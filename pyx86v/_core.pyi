@@ -36,6 +36,12 @@ class _ExitCount(TypedDict):
     max: int
     squares: int
 
+class _HoleSite(TypedDict):
+    address: int
+    mnemonic: str
+    count: int
+    effective: int
+
 class _PortDevice(Protocol):
     def port_in(self, port: int, size: int) -> int: ...
     def port_out(self, port: int, size: int, value: int) -> None: ...
@@ -50,7 +56,7 @@ class Machine:
     def __init__(self, memory: int = ..., style: str = "native", profile: _Path = "skylake", clock: Literal["cycles", "instructions"] = "cycles",
                  engine: Literal["inline", "portable"] | None = None, seed: int = 0, ept_page: Literal["4K", "2M", "1G"] = "4K",
                  shadow_unsync: int = 0, guests: Sequence[dict[str, Any]] | None = None,
-                 quantum: int = 1_000_000, asids: int | None = None) -> None: ...
+                 quantum: int = 1_000_000, asids: int | None = None, holes: Literal["stop", "continue"] = "stop") -> None: ...
     @property
     def style(self) -> str: ...
     @property
@@ -93,6 +99,8 @@ class Machine:
     def shadow(self) -> dict[str, int]: ...
     @property
     def holes(self) -> dict[str, int]: ...
+    @property
+    def hole_sites(self) -> list[_HoleSite]: ...
     @property
     def console(self) -> bytes: ...
     @property

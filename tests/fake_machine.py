@@ -20,7 +20,7 @@ PER_INSTRUCTION = {"native": {"instruction": 2, "walk_guest_1": 1},
 class Machine:
     made = []
 
-    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0):
+    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop"):
         if style not in PER_INSTRUCTION:
             raise ValueError(f"style: {style!r}, expected native or vmx+ept")
         if clock not in ("cycles", "instructions"):
@@ -73,7 +73,7 @@ class Machine:
 
     tlb = {"hits": 10, "misses": 2, "flushes": 0, "evictions": 0}
     walks = {"count": 2, "references": 8, "by_level": {"guest_1": 2}}
-    shadow, holes = {}, {}
+    shadow, holes, hole_sites = {}, {}, ()
     guests = ()
     report = [1, 2]
 

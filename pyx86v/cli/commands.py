@@ -68,6 +68,8 @@ def run(guest, several, style, quiet, options):
             parts.insert(1, tables.exits_table(result))
         if result["guests"]:
             parts.insert(0, tables.guests_table(result))
+        if machine.hole_sites:
+            parts.append(tables.holes_table(machine.hole_sites))
         tables.show("", tables.summary([result], hertz(result["profile"])), *parts)
     write_json(result, options.json)
     return report.exit_status(result)

@@ -61,6 +61,7 @@ class Options:
     max_instructions: int = None
     kernel_args: str = ""
     initrd: str = None
+    holes: str = "stop"
     json: str = None
     quantum: int = 1_000_000
     size = staticmethod(parse_size)
@@ -77,6 +78,8 @@ SHARED = (
     click.option("--initrd", metavar="FILE", help="Initial RAM disk, or the first multiboot module."),
     click.option("--quantum", type=Count(), default=1_000_000, show_default=True, metavar="N",
                  help="With several guests: cycles of a turn (instructions under --clock instructions)."),
+    click.option("--holes", default="stop", show_default=True, metavar="stop|continue",
+                 help="Does a sensitive instruction that should have trapped end the run?"),
     click.option("--json", type=Output(), metavar="FILE", help="Write the result as JSON; - for standard output, which then has nothing else."),
 )
 

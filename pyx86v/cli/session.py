@@ -19,7 +19,7 @@ PERIOD_S = 0.2                  # how often the progress line changes, in second
 def start(guest, style, options):
     """A Machine with the guest, or several, loaded; ValueError (one line) for anything that cannot be."""
     from pyx86v import Machine
-    common = {"profile": options.cpu, "clock": options.clock}
+    common = {"profile": options.cpu, "clock": options.clock, "holes": options.holes}
     parts = [(guest, {})] if isinstance(guest, Guest) else guest.parts
     wanted = [{"style": style, "memory": options.memory or options.size(part.memory), "initrd": options.initrd,
                "kernel_args": options.kernel_args, **given} for part, given in parts]

@@ -87,7 +87,13 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     SWITCH_TASK = 49     # from one guest to another: as tasks, without hardware support
     SWITCH_VMX = 50      # under VT-x: exit, VMCLEAR and VMPTRLD, the state that no VMCS holds, entry
     SWITCH_SVM = 51      # under AMD-V: the same with VMSAVE and VMLOAD
-    N_PRICES = 52
+    TRAP_EXIT = 52       # deprivileged: fault through the monitor's IDT, to its first instruction
+    TRAP_RETURN = 53     # the monitor's IRET to the guest
+    EMUL_DECODE = 54     # fetch and decode the instruction that trapped, and dispatch
+    EMUL_REFLECT = 55    # enter the guest's handler: gate, segments and task state read, frame pushed
+    EMUL_SEGMENT = 56    # segment load, far transfer, IRET by software: descriptors read and checked
+    EMUL_FLAG = 57       # CLI, STI, SWAPGS: a variable of the monitor
+    N_PRICES = 58
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -8,7 +8,8 @@ block after it looks its own page up, since that lookup may have evicted it.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
-from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_REP, block_decode
+from libc.string cimport memset
+from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
 from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
@@ -18,6 +19,7 @@ from pyx86v.engine.breakpoints cimport resume_flag
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
 from pyx86v.vmm.guest cimport walked
+from pyx86v.vmm.trap.holes cimport is_hole
 
 cdef enum:
     WASTE_WINDOW = 256       # translations looked at together
@@ -93,12 +95,23 @@ cdef inline void watch_waste(Engine* e, int count) noexcept nogil:
     e.window_insns = 0
     e.window_start = e.ledger.instructions
 
+cdef inline void mark_holes(Engine* e, BlockRecord* r, const uint8_t* code) noexcept nogil:
+    """Mark the holes of a block (MARK_HOLE), and say whether it begins with one and has to be cut before one."""
+    cdef InsnMark* m = &e.marks[r.first_mark]
+    cdef int i, bits = env_bits(e.env)
+    cdef uint32_t at = 0
+    for i in range(r.count):
+        if m[i].flags >> MARK_SENSITIVE and is_hole(m[i].flags >> MARK_SENSITIVE, code + at, bits):
+            m[i].flags |= MARK_HOLE
+            r.flags |= REC_SLOW | (REC_CUT if i else REC_HOLE)
+        at = m[i].end
+
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
-    cdef uint8_t code[8192]
+    cdef uint8_t code[BLOCK_MAX_BYTES + 32]
     cdef int n
-    if size > sizeof(code):
-        size = sizeof(code)
+    if size > BLOCK_MAX_BYTES:
+        size = BLOCK_MAX_BYTES
     r.pc = pc
     r.eip = env_eip_of(e, pc)
     r.size = <uint16_t>size
@@ -121,6 +134,9 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.flags |= REC_RESTART | REC_SLOW
     if r is &e.lost or resume_flag(e):
         r.flags |= REC_SLOW
+    if e.style.deprivileged:
+        memset(code + size, 0, 32)
+        mark_holes(e, r, code)
     r.true_cost = pack(e, e.marks[r.first_mark + n - 1].units, <uint64_t>n)
     r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
 

@@ -364,15 +364,23 @@ cdef inline bint deliver_once(Engine* e, const Attempt* d, Fault* f) noexcept no
     return deliver_real(e, d, f)
 
 cdef inline void charge_delivery(Engine* e, const Attempt* d) noexcept nogil:
-    """Price and count of one delivery; the handler's IRET is an instruction of its own."""
+    """Count one delivery, and book it; the handler's IRET is an instruction of its own.
+
+    The monitor of a deprivileged guest delivers by software: its price is the style's.
+    """
     if d.kind == DELIVER_EXTERNAL:
         e.vcpu.interrupts += 1
-        charge(e.ledger, INTERRUPT, DELIVER_INTERRUPT)
     elif d.kind == DELIVER_INT_N:
         e.vcpu.software_ints += 1
-        charge(e.ledger, TRAP, DELIVER_SOFTWARE)
     else:
         e.vcpu.exceptions[d.vector & 31] += 1
+    if e.style.deprivileged:
+        return
+    if d.kind == DELIVER_EXTERNAL:
+        charge(e.ledger, INTERRUPT, DELIVER_INTERRUPT)
+    elif d.kind == DELIVER_INT_N:
+        charge(e.ledger, TRAP, DELIVER_SOFTWARE)
+    else:
         charge(e.ledger, TRAP, DELIVER_PAGE_FAULT if d.vector == VEC_PF else DELIVER_FAULT)
 
 cdef inline bint deliver(Engine* e, Attempt* d) noexcept nogil:

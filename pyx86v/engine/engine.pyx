@@ -23,12 +23,14 @@ from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.deliver cimport *
+from pyx86v.engine.hole cimport ring_hole
 from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
+from pyx86v.engine.ring cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
@@ -65,6 +67,7 @@ cdef inline void stop(Engine* e, int reason, int status) noexcept nogil:
 cdef inline void leave_block(Engine* e, uint64_t eip) noexcept nogil:
     """From a block's start: do not run it, go on at `eip`.  Never returns (longjmp)."""
     env_u64(e.env, ENV_EIP)[0] = eip
+    ring_start(e)
     if e.stopping:
         uc_emu_stop(e.uc)
     cpu_loop_exit_noexc_x86_64(e.cpu)
@@ -101,7 +104,7 @@ cdef bint over_limit(Engine* e) noexcept nogil:
         return True
     if e.ledger.total >= e.poll_units or e.slow_paths & POLL_SLOW_PATHS == 0:
         e.poll_units = e.ledger.total + POLL_UNITS
-        if e.poll is not NULL and e.poll(e.owner) != 0:
+        if e.poll is not NULL and ring_poll(e) != 0:
             stop(e, STOP_SIGNAL, 0)
             return True
     return False
@@ -158,6 +161,8 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
     """INTR is up at an instruction boundary.  True: it was delivered and RIP is the handler's."""
     cdef Event ev
     cdef int verdict
+    cdef bint real = e.vcpu.ring.real
+    to_virtual(e)
     event_init(&ev, EV_INTERRUPT)
     ev.rip = rip
     ev.open = env_u64(e.env, ENV_EFLAGS)[0] & FL_IF != 0 and not shadow
@@ -169,6 +174,8 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
         return True
     if verdict == STOP:
         e.stopping = True
+    if real:
+        to_real(e)
     return False
 
 # The slow path of a block ---------------------------------------------------------------------
@@ -182,7 +189,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
-    if e.resuming == RESUME_RUNS and resumed(e, r):
+    if (e.style.deprivileged and ring_block(e, r)) or (e.resuming == RESUME_RUNS and resumed(e, r)):
         leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
         settle(e)
@@ -229,9 +236,11 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if e.vcpu.interpreting and e.style.interpret(&e.guest, r.count) != 0:
         e.stopping = True
         leave_block(e, r.eip)
+    if r.flags & REC_HOLE and ring_hole(e, r):
+        leave_block(e, r.eip)
     e.step_next = False
     e.split_eip = NEVER
-    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming != RESUME_NOT))
+    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming != RESUME_NOT or e.vcpu.ring.step))
     if r.flags & REC_STRADDLE:
         e.look_first = True
         if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
@@ -410,12 +419,13 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
         give_back(e, rip)
         uc_emu_stop(uc)
         return
-    if number >= 0x100 and number < 0x100 + 0x400:
-        give_back(e, rip)
-        on_intercept(e, <int>(number - 0x100), rip)
-    else:
-        give_back(e, rip)
-        on_exception(e, <int>(number & 0xff), rip, software)
+    give_back(e, rip)
+    if not e.style.deprivileged or not ring_takes(e, &number, rip):
+        if number >= 0x100 and number < 0x100 + 0x400:
+            on_intercept(e, <int>(number - 0x100), rip)
+        else:
+            on_exception(e, <int>(number & 0xff), rip, software)
+        e.vcpu.ring.step = False
     after_event(e)
 
 cdef inline void after_event(Engine* e) noexcept nogil:
@@ -423,11 +433,12 @@ cdef inline void after_event(Engine* e) noexcept nogil:
 
     Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
     """
-    if e.stepping:
+    ring_resume(e)
+    if e.stepping and not e.vcpu.ring.step:
         stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
-    grant(e, grant_until(e, platform_irq(&e.world.platform)))
+    grant(e, grant_until(e, e.vcpu.ring.step or platform_irq(&e.world.platform)))
 
 cdef void on_debug(void* cpu) noexcept nogil:
     """CPUClass.debug_excp_handler: a breakpoint inside a block, ours or the guest's (DR0-DR3).  Never returns:
@@ -446,6 +457,7 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     """UC_HOOK_INSN_INVALID: ours to emulate, or #UD."""
     cdef Engine* e = <Engine*>user
     cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
+    cdef uint32_t number = VEC_UD
     cdef Event ev
     cdef Fault f
     env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU
@@ -453,10 +465,12 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     f.vector = -1
     f.stop = False
     give_back(e, rip)
-    if event_of_invalid(e, rip, &ev, &f):
-        dispatch(e, &ev)
-    else:
-        raise_fault(e, rip, &f)
+    if not e.style.deprivileged or not ring_takes(e, &number, rip):
+        if event_of_invalid(e, rip, &ev, &f):
+            dispatch(e, &ev)
+        else:
+            raise_fault(e, rip, &f)
+        e.vcpu.ring.step = False
     after_event(e)
     return True
 
@@ -507,6 +521,7 @@ cdef void port_access(Engine* e, Event* ev) noexcept nogil:
     f.vector = -1
     f.stop = False
     ev.rip = rip
+    to_virtual(e)
     give_back(e, rip)
     if not io_allowed(e, ev.port, ev.size, &f):
         take_again(e, rip)
@@ -522,6 +537,7 @@ cdef void port_access(Engine* e, Event* ev) noexcept nogil:
         e.stopping = True
     fetch_on(e, rip)
     take_again(e, rip)
+    ring_go_on(e)
     after_device(e)
 
 cdef uint32_t on_in(uc_engine* uc, uint32_t port, int size, void* user) noexcept nogil:
@@ -549,6 +565,7 @@ cdef void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, void* u
 
 cdef void mmio_access(Engine* e, Event* ev) noexcept nogil:
     cdef uint64_t rip = e.mmio_rip
+    to_virtual(e)
     ev.rip = rip
     ev.address = e.mmio_gva
     give_back(e, rip)
@@ -558,6 +575,7 @@ cdef void mmio_access(Engine* e, Event* ev) noexcept nogil:
         stop(e, STOP_SIGNAL, 0)
     fetch_on(e, rip)
     take_again(e, rip)
+    ring_go_on(e)
     after_device(e)
 
 cdef uint64_t on_mmio_read(uc_engine* uc, uint64_t offset, unsigned size, void* user) noexcept nogil:
@@ -731,7 +749,9 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
         e.stepping = e.step_next = step
         if step:
             env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 1
+        ring_start(e)
         err = uc_emu_start(e.uc, env_u64(e.env, ENV_EIP)[0], 0, 0, 0)
+    to_virtual(e)
     settle(e)
     return err
 
@@ -774,17 +794,3 @@ cdef bint engine_breakpoint(Engine* e, uint64_t pc, bint add) noexcept nogil:
     e.breakpoint_count += 1
     cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_GDB, NULL)
     return True
-
-cdef bytes engine_fpu_image(Engine* e):
-    """x87 stack top, status, control, tags and registers, MXCSR, XMM0-15: what the processor defines of them.
-
-    The engine's slots are wider than the registers and their rest is whatever was there.
-    """
-    cdef int i
-    parts = [(<char*>e.env + ENV_FPU)[:16]]
-    for i in range(8):
-        parts.append((<char*>e.env + ENV_FPREGS + 16 * i)[:10])
-    parts.append((<char*>e.env + ENV_MXCSR)[:4])
-    for i in range(16):
-        parts.append((<char*>e.env + ENV_XMM + 64 * i)[:16])
-    return b"".join(parts)

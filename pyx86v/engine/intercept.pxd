@@ -25,7 +25,8 @@ cdef enum:                   # AMD exit codes (APM 2 appendix C)
     SVM_CR_WRITE = 0x10
     SVM_DR_READ = 0x20
     SVM_DR_WRITE = 0x30
-    SVM_IDTR_READ = 0x66
+    SVM_IDTR_WRITE = 0x6a
+    SVM_GDTR_WRITE = 0x6b
     SVM_TR_WRITE = 0x6d
     SVM_RDTSC = 0x6e
     SVM_RDPMC = 0x6f
@@ -42,12 +43,21 @@ cdef enum:                   # AMD exit codes (APM 2 appendix C)
 cdef inline uint64_t intercept_bit(int code) noexcept nogil:
     return <uint64_t>1 << (code - 0x60)
 
+cdef inline void tables_intercepted(Engine* e) noexcept nogil:
+    """LGDT and LIDT are intercepted in the boot part of a guest that is to be deprivileged: they may end it."""
+    cdef uint64_t bits = intercept_bit(SVM_IDTR_WRITE) | intercept_bit(SVM_GDTR_WRITE)
+    if e.style.deprivileged and not e.vcpu.ring.dropped and not e.vcpu.ring.step:
+        env_u64(e.env, ENV_INTERCEPT)[0] |= bits
+    else:
+        env_u64(e.env, ENV_INTERCEPT)[0] &= ~bits
+
 cdef inline void intercepts_on(Engine* e) noexcept nogil:
     """Arm the intercepts.  The MSR bitmap pointer is read through the address the engine takes for its VMCB."""
     env_u64(e.env, ENV_INTERCEPT)[0] = (
         intercept_bit(SVM_TR_WRITE) | intercept_bit(SVM_RDTSC) | intercept_bit(SVM_RDTSCP) | intercept_bit(SVM_CPUID) |
         intercept_bit(SVM_INVD) | intercept_bit(SVM_HLT) | intercept_bit(SVM_INVLPG) | intercept_bit(SVM_MSR) |
         intercept_bit(SVM_SHUTDOWN) | intercept_bit(SVM_WBINVD) | intercept_bit(SVM_XSETBV))
+    tables_intercepted(e)
     env_u16(e.env, ENV_INTERCEPT_CR_READ)[0] = 1 << 3 | 1 << 8    # CR3 may carry a PCID; CR8 reads 0 in the engine
     env_u16(e.env, ENV_INTERCEPT_CR_WRITE)[0] = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 8
     env_u16(e.env, ENV_INTERCEPT_DR_READ)[0] = 0

@@ -86,6 +86,21 @@ cdef bytes register_image(const char* env):
     return image[:ENV_IMAGE_BYTES]
 
 
+cdef bytes engine_fpu_image(Engine* e):
+    """x87 stack top, status, control, tags and registers, MXCSR, XMM0-15: what the processor defines of them.
+
+    The engine's slots are wider than the registers and their rest is whatever was there.
+    """
+    cdef int i
+    parts = [(<char*>e.env + ENV_FPU)[:16]]
+    for i in range(8):
+        parts.append((<char*>e.env + ENV_FPREGS + 16 * i)[:10])
+    parts.append((<char*>e.env + ENV_MXCSR)[:4])
+    for i in range(16):
+        parts.append((<char*>e.env + ENV_XMM + 64 * i)[:16])
+    return b"".join(parts)
+
+
 cdef list machine_sections(Worlds* w):
     """The structs without pointers that the machine has once, as they are."""
     cdef Engine* e = w.engine

@@ -24,6 +24,8 @@ cdef enum RecordFlags:
     REC_STEPPED = 32     # portable: decoded for one step, to be decoded again
     REC_TWIN = 64        # portable: another record has the same address and size
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
+    REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
+    REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
 
 cdef extern from *:
     """
@@ -54,6 +56,7 @@ cdef enum:
     MAX_MARKS = 1 << 23
     RECORD_HASH = 1 << 16
     MAX_BREAKPOINTS = 64
+    MARK_HOLE = 1 << 7   # InsnMark.flags: a hole of a deprivileged guest
     PAGE_DATA = 0        # states of a host frame: no translated code,
     PAGE_CODE = 1        # translated code, mapped without write permission,
     PAGE_MIXED = 2       # both: the engine watches each store

@@ -5,6 +5,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.engine.deliver cimport load_flat, set_cpl
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits, env_cpl, env_rflags, env_set_rflags, env_update_hflags
+from pyx86v.engine.ring cimport ring_go_on, ring_syscall
 from pyx86v.engine.state cimport Engine
 
 cdef enum:
@@ -18,6 +19,7 @@ cdef inline void do_syscall(Engine* e) noexcept nogil:
     cdef char* env = e.env
     cdef uint64_t efer = env_u64(env, ENV_EFER)[0], flags, star
     cdef uint64_t* gpr = env_u64(env, ENV_REGS)
+    ring_syscall(e)
     if not efer & EFER_SCE or not efer & EFER_LMA or env_bits(env) != 64:
         raise_exception_err_x86_64(env, VEC_UD, 0)
     flags = env_rflags(env)
@@ -29,12 +31,14 @@ cdef inline void do_syscall(Engine* e) noexcept nogil:
     load_flat(e, SEG_SS, (<uint32_t>(star >> 32) & 0xfffc) + 8, 0, 0xffffffffU, FLAT_DATA)
     set_cpl(e, 0)
     env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_LSTAR)[0] - INSN_BYTES
+    ring_go_on(e)
 
 cdef inline void do_sysenter(Engine* e) noexcept nogil:
     """#GP(0) in real mode or with a null IA32_SYSENTER_CS."""
     cdef char* env = e.env
     cdef uint64_t cs = env_u32(env, ENV_SYSENTER_CS)[0]
     cdef bint long_mode = env_u64(env, ENV_EFER)[0] & EFER_LMA != 0
+    ring_syscall(e)
     if not env_u32(env, ENV_HFLAGS)[0] & HF_PE or cs & 0xfffc == 0:
         raise_exception_err_x86_64(env, VEC_GP, 0)
     env_set_rflags(env, env_rflags(env) & ~<uint64_t>(FL_VM | FL_IF | FL_RF))
@@ -45,3 +49,4 @@ cdef inline void do_sysenter(Engine* e) noexcept nogil:
     env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_SYSENTER_EIP)[0] - INSN_BYTES
     if not long_mode:
         env_u64(env, ENV_REGS)[RSP] &= 0xffffffffULL
+    ring_go_on(e)

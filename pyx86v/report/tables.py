@@ -116,6 +116,14 @@ def guests_table(result):
     return rows
 
 
+def holes_table(sites):
+    """Sensitive instructions that did not trap, by address."""
+    rows = table("hole", "address", "count", "effective")
+    for site in sites:
+        rows.add_row(site["mnemonic"], f"{site['address']:#x}", number(site["count"]), number(site["effective"]))
+    return rows
+
+
 def compare_table(runs):
     """Runs side by side; each cause's percentage is its share of the first run's cycles, so that they add up."""
     base, others = runs[0], runs[1:]

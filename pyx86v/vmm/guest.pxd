@@ -22,6 +22,7 @@ from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.mmu.memory cimport Ram
 from pyx86v.mmu.mmu cimport Mmu, PagingContext
 from pyx86v.mmu.shadow_state cimport Shadow
+from pyx86v.vmm.ring cimport Ring
 
 cdef enum:               # EventKind: the closed list
     EV_EXCEPTION = 0     # vector, error, has_error; RIP at the instruction (fault) or after (trap)
@@ -55,6 +56,9 @@ cdef enum:               # EventKind: the closed list
     EV_EPT_VIOLATION     # gpa, address = GVA, qualification; RESUME: try again, detail 1: with nothing at gpa
     EV_EPT_MISCONFIG     # gpa
     EV_SHADOW_FAULT      # the processor's walk of shadow tables faulted: address, error, size, access, privilege; see shadow.pxd
+    EV_TRAP              # deprivileged: an instruction trapped that runs next in the virtual state; detail = TrapKind
+    EV_SYSCALL           # deprivileged: SYSCALL or SYSENTER, which the engine then carries out
+    EV_HOLE              # deprivileged: detail = Hole; value as the processor gives it, target as it has to be, qualification: they differ
     N_EVENTS
 
 cdef enum Delivery:
@@ -159,6 +163,7 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     ExitCount exits[MAX_EXIT_KINDS]
     uint64_t exit_total  # of all kinds
     uint64_t exit_started  # ledger total when the running exit began
+    Ring ring            # of a deprivileged guest
 
 ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at load, never saved
     Cpu* cpu
@@ -203,6 +208,7 @@ ctypedef struct Style:
     const char* name                 # as on the command line: "native", "vmx+ept"
     bint nested                      # guest-physical addresses go through EPT
     bint shadow                      # the processor walks shadow tables
+    bint deprivileged                # the guest's kernel runs in ring 1 (ring.pxd)
     handler_fn handlers[N_EVENTS]
     const char* exit_names[MAX_EXIT_KINDS]   # by the style's own exit number; NULL = unused
     int (*start)(Guest* g) noexcept nogil    # once, when the guest's first state is loaded; 0 ok

@@ -93,7 +93,7 @@ trap_common32:
         push %es
         push %ds
         pusha
-        mov %ss, %eax
+        mov $KDATA, %eax                # not "mov %ss": a deprivileged kernel would see its ring
         mov %eax, %ds
         mov %eax, %es
         cld

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two states of a deprivileged guest (vmm/ring.pxd), and the way from one to the other.
+
+Every hook brings the virtual state (`to_virtual`) before anybody looks, and the real one (`to_real`) before the guest goes
+on; so everything else works as for a guest in ring 0.  An instruction that trapped is either one that the engine intercepts
+under every style, and becomes the same event; or it runs once more, alone, in the virtual state (`ring_step`): the engine
+does exactly what it does natively, faults included, and the block after it finds that the step is done (`ring_block`).
+
+The real state: CPL 1 in place of 0 (paging's view of a supervisor, and another one than the user's), a GDT and an IDT that
+are empty, so that every segment load, IRET and far transfer traps; IF set and IOPL 0; CR4.TSD and CR0.WP set.
+Invariants
+1. A machine that does not run is in the virtual state.
+2. The real CS and SS change in hooks only: whatever loads them traps, but a null SS in 64-bit mode (hole.pxd).
+"""
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from pyx86v.arch.decode cimport Insn
+from pyx86v.arch.regs cimport *
+from pyx86v.cost.ledger cimport charge_block
+from pyx86v.engine.breakpoints cimport RESUME_NOT
+from pyx86v.engine.budget cimport grant, settle, spend, units_before
+from pyx86v.engine.intercept cimport *
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.ops cimport env_cpl, env_update_hflags
+from pyx86v.engine.state cimport *
+from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.ring cimport *
+from pyx86v.vmm.trap.kinds cimport *
+
+cdef extern from *:
+    """
+    #define PYX_MONITOR_32 0xffc00000ULL
+    #define PYX_MONITOR_64 0xffffffffffc00000ULL
+    """
+    const uint64_t MONITOR_32 "PYX_MONITOR_32"     # where the monitor's tables lie: the top 4 MiB of each address space
+    const uint64_t MONITOR_64 "PYX_MONITOR_64"
+
+cdef enum:
+    MONITOR_TSS = 0x8        # selectors of the monitor
+    MONITOR_IDT = 0x1000     # offset
+    RPL = 3
+    DPL = 3 << 13
+
+# The states -----------------------------------------------------------------------------------
+
+cdef inline void keep_segment(Segment* to, const EnvSegment* s) noexcept nogil:
+    to.base = s.base
+    to.limit = s.limit
+    to.selector = <uint16_t>s.selector
+    to.flags = s.flags
+
+cdef inline void put_segment(EnvSegment* to, const Segment* s) noexcept nogil:
+    to.base = s.base
+    to.limit = s.limit
+    to.selector = s.selector
+    to.flags = s.flags
+
+cdef inline void in_ring_1(EnvSegment* s) noexcept nogil:
+    s.selector = (s.selector & ~<uint32_t>RPL) | 1
+    s.flags = (s.flags & ~<uint32_t>DPL) | 1 << 13
+
+cdef inline void monitor_tables(Engine* e) noexcept nogil:
+    """The monitor's GDT, IDT, LDT and task register.  TR keeps the guest's base, where an IRET with NT set looks before it
+    finds that there is no such task."""
+    cdef uint64_t base = MONITOR_64 if env_u32(e.env, ENV_HFLAGS)[0] & HF_LMA else MONITOR_32
+    cdef EnvSegment* ldt = env_segment(e.env, SEG_LDTR)
+    env_segment(e.env, 8).base = base
+    env_segment(e.env, 8).limit = 0
+    env_segment(e.env, 9).base = base + MONITOR_IDT
+    env_segment(e.env, 9).limit = 0
+    ldt.selector = 0
+    ldt.base = 0
+    ldt.limit = 0
+    ldt.flags = 0
+    env_segment(e.env, SEG_TR).selector = MONITOR_TSS
+
+cdef inline void to_real(Engine* e) noexcept nogil:
+    """The guest is about to run: from the virtual state to the real one."""
+    cdef Ring* r = &e.vcpu.ring
+    cdef uint64_t* flags = env_u64(e.env, ENV_EFLAGS)
+    cdef uint64_t* cr = env_u64(e.env, ENV_CR)
+    r.real = True
+    r.cpl = <uint32_t>env_cpl(e.env)
+    keep_segment(&r.cs, env_segment(e.env, SEG_CS))
+    keep_segment(&r.ss, env_segment(e.env, SEG_SS))
+    keep_segment(&r.ldtr, env_segment(e.env, SEG_LDTR))
+    keep_segment(&r.tr, env_segment(e.env, SEG_TR))
+    r.gdtr_base = env_segment(e.env, 8).base
+    r.gdtr_limit = env_segment(e.env, 8).limit
+    r.idtr_base = env_segment(e.env, 9).base
+    r.idtr_limit = env_segment(e.env, 9).limit
+    r.flags = flags[0] & (FL_IF | FL_IOPL)
+    r.cr0 = cr[0]
+    r.cr4 = cr[4]
+    monitor_tables(e)
+    flags[0] = (flags[0] & ~<uint64_t>FL_IOPL) | FL_IF
+    cr[0] |= CR0_WP
+    cr[4] |= CR4_TSD
+    if r.cpl == 0:
+        in_ring_1(env_segment(e.env, SEG_CS))
+        in_ring_1(env_segment(e.env, SEG_SS))
+        env_update_hflags(e.env)
+
+cdef inline void to_virtual(Engine* e) noexcept nogil:
+    """Something happened: from the real state to the virtual one.  Nothing to do when it is there already."""
+    cdef Ring* r = &e.vcpu.ring
+    cdef uint64_t* flags = env_u64(e.env, ENV_EFLAGS)
+    if not r.real:
+        return
+    r.real = False
+    put_segment(env_segment(e.env, SEG_CS), &r.cs)
+    put_segment(env_segment(e.env, SEG_SS), &r.ss)
+    put_segment(env_segment(e.env, SEG_LDTR), &r.ldtr)
+    put_segment(env_segment(e.env, SEG_TR), &r.tr)
+    env_segment(e.env, 8).base = r.gdtr_base
+    env_segment(e.env, 8).limit = r.gdtr_limit
+    env_segment(e.env, 9).base = r.idtr_base
+    env_segment(e.env, 9).limit = r.idtr_limit
+    flags[0] = (flags[0] & ~<uint64_t>(FL_IF | FL_IOPL)) | r.flags
+    env_u64(e.env, ENV_CR)[0] = r.cr0
+    env_u64(e.env, ENV_CR)[4] = r.cr4
+    if r.cpl == 0:
+        env_update_hflags(e.env)
+
+cdef inline bint ring_wanted(Engine* e) noexcept nogil:
+    """The kernel has paging, a GDT and an IDT of its own: it can be deprivileged.  Virtual state."""
+    cdef Ring* r = &e.vcpu.ring
+    return env_u64(e.env, ENV_CR)[0] & CR0_PG != 0 and \
+        env_segment(e.env, 8).base + env_segment(e.env, 8).limit != r.boot_gdtr and \
+        env_segment(e.env, 9).base + env_segment(e.env, 9).limit != r.boot_idtr
+
+# Around hooks ---------------------------------------------------------------------------------
+
+cdef inline void ring_resume(Engine* e) noexcept nogil:
+    """An event of an instruction is over: choose the ring anew, unless one instruction is to run in the virtual state."""
+    cdef Ring* r = &e.vcpu.ring
+    if not e.style.deprivileged or r.step or r.real:
+        return
+    r.dropped = ring_wanted(e)
+    tables_intercepted(e)
+    if r.dropped:
+        to_real(e)
+
+cdef inline void ring_go_on(Engine* e) noexcept nogil:
+    """The guest goes on as it was: in the middle of a block, or at a block's start."""
+    cdef Ring* r = &e.vcpu.ring
+    if r.dropped and not r.real and not r.step:
+        to_real(e)
+
+cdef inline int ring_poll(Engine* e) noexcept nogil:
+    """Let Python look at signals; their handlers may look at the machine."""
+    cdef bint real = e.vcpu.ring.real
+    cdef int result
+    to_virtual(e)
+    result = e.poll(e.owner)
+    if real:
+        to_real(e)
+    return result
+
+cdef inline void arm_step(Engine* e) noexcept nogil:
+    """The next block is one instruction, and takes the slow path."""
+    settle(e)
+    grant(e, 0)
+    env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 1
+    e.step_next = True
+
+cdef inline void ring_start(Engine* e) noexcept nogil:
+    """A block is about to be looked up without an event before it: a run begins, or a block was left before it ran."""
+    if e.vcpu.ring.step:
+        arm_step(e)
+    else:
+        ring_go_on(e)
+
+# One instruction in the virtual state ------------------------------------------------------------
+
+cdef inline void ring_step(Engine* e, int kind, uint64_t rip, int length) noexcept nogil:
+    """Ask the style about the instruction that trapped, and have it run alone in the virtual state."""
+    cdef Event ev
+    event_init(&ev, EV_TRAP)
+    ev.rip = rip
+    ev.detail = kind
+    ev.length = length
+    if e.style.handlers[EV_TRAP](&e.guest, &ev) != 0:
+        e.stopping = True
+        return
+    e.vcpu.ring.step = True
+    e.resuming = RESUME_NOT
+    tables_intercepted(e)
+    e.current[0] = &e.closed_end
+    arm_step(e)
+
+cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
+    """A block is about to run.  True: leave it, because the step before it is done, or to have it cut before a hole.
+
+    The guest's processor did not execute the instruction of the step, the monitor did: its price is unbooked.
+    """
+    cdef Ring* ring = &e.vcpu.ring
+    cdef const BlockRecord* done = e.current[0]
+    cdef int n
+    if ring.step and not e.step_next and not r.flags & REC_RESTART:
+        settle(e)
+        charge_block(e.ledger, -<int64_t>units_before(e, done, done.count), 0)
+        ring.step = False
+        ring_resume(e)
+        return True
+    if r.flags & REC_CUT and ring.real:
+        n = 1
+        while not e.marks[r.first_mark + n].flags & MARK_HOLE:
+            n += 1
+        env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = <uint32_t>n
+        e.step_next = True
+        return True
+    return False
+
+cdef inline int intercept_code(int kind, const Insn* d) noexcept nogil:
+    """The intercept that the instruction has in ring 0 under every style (intercept.pxd), or -1."""
+    if kind == TRAP_CR_READ:
+        return SVM_CR_READ + d.reg if d.reg == 3 or d.reg == 8 else -1
+    if kind == TRAP_CR_WRITE:
+        if d.opcode != 0x22:
+            return SVM_CR_WRITE
+        return SVM_CR_WRITE + d.reg if d.reg == 0 or d.reg == 3 or d.reg == 4 or d.reg == 8 else -1
+    if kind == TRAP_MSR:
+        return SVM_MSR
+    if kind == TRAP_RDTSC:
+        return SVM_RDTSC
+    if kind == TRAP_HLT:
+        return SVM_HLT
+    if kind == TRAP_INVLPG:
+        return SVM_INVLPG
+    if kind == TRAP_CACHE:
+        return SVM_INVD if d.opcode == 0x08 else SVM_WBINVD
+    return -1
+
+cdef inline bint ring_takes(Engine* e, uint32_t* number, uint64_t rip) noexcept nogil:
+    """The INTR hook's number, seen from the monitor of a deprivileged guest; brings the virtual state.
+
+    True: the instruction runs again in the virtual state.  False: an event as under every style, by `number`, which
+    becomes an intercept's where the instruction has one in ring 0.
+    """
+    cdef Ring* r = &e.vcpu.ring
+    cdef bint real = r.real
+    cdef Insn d
+    cdef int kind, code
+    to_virtual(e)
+    if number[0] == 0x100 + SVM_IDTR_WRITE or number[0] == 0x100 + SVM_GDTR_WRITE:
+        fetch_insn(e, rip, &d)
+        ring_step(e, TRAP_TABLES, rip, d.length)
+        return True
+    if not real or not (VEC_TS <= number[0] <= VEC_GP or number[0] == VEC_UD):
+        r.step = False
+        return False
+    fetch_insn(e, rip, &d)
+    kind = trap_kind(&d)
+    if number[0] == VEC_UD and kind != TRAP_AC:
+        return False
+    code = -1
+    if not d.lock and (r.cpl == 0 or (kind == TRAP_RDTSC and not r.cr4 & CR4_TSD)):
+        code = intercept_code(kind, &d)
+    if code >= 0:
+        number[0] = <uint32_t>(0x100 + code)
+        return False
+    ring_step(e, kind, rip, d.length)
+    return True
+
+cdef inline void ring_syscall(Engine* e) noexcept nogil:
+    """SYSCALL and SYSENTER enter the monitor, which enters the guest's kernel.  In the middle of a block."""
+    cdef Event ev
+    cdef uint64_t before = e.ledger.total
+    if not e.style.deprivileged:
+        return
+    to_virtual(e)
+    event_init(&ev, EV_SYSCALL)
+    ev.rip = env_u64(e.env, ENV_EIP)[0]
+    if e.style.handlers[EV_SYSCALL](&e.guest, &ev) != 0:
+        e.stopping = True
+    spend(e, e.ledger.total - before)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One way into the monitor and back: a fault through the monitor's own IDT, and its IRET.
+
+Prices: TRAP_EXIT is the processor's delivery to ring 0, TRAP_RETURN the IRET; the monitor's work lies between.
+"""
+from libc.stdint cimport uint64_t
+from pyx86v.cost.ledger cimport *
+from pyx86v.vmm.guest cimport ExitCount, Guest
+
+cdef inline void trap_exit(Guest* g, int kind) noexcept nogil:
+    """The guest leaves for the monitor."""
+    g.vcpu.exit_started = g.ledger.total
+    g.vcpu.exits[kind].count += 1
+    g.vcpu.exit_total += 1
+    charge(g.ledger, EXIT, TRAP_EXIT)
+
+cdef inline void trap_return(Guest* g, int kind) noexcept nogil:
+    """Back to the guest; everything since trap_exit is the exit's."""
+    cdef ExitCount* c = &g.vcpu.exits[kind]
+    cdef uint64_t units, cycles
+    charge(g.ledger, ENTRY, TRAP_RETURN)
+    units = g.ledger.total - g.vcpu.exit_started
+    cycles = units // <uint64_t>UNITS_PER_CYCLE
+    c.units += units
+    c.squares += cycles * cycles
+    if c.least == 0 or units < c.least:
+        c.least = units
+    if units > c.most:
+        c.most = units
+
+cdef inline void emulated(Guest* g, int price) noexcept nogil:
+    """The monitor decodes the guest's instruction and carries it out."""
+    charge(g.ledger, EMULATION, EMUL_DECODE)
+    charge(g.ledger, EMULATION, price)
