@@ -7,11 +7,9 @@
     >>> m.run()
     Stop(reason=<StopReason.EXIT: 'exit'>, status=0, detail='')
 """
-import dataclasses
 import enum
 import hashlib
 import importlib
-import json
 import os
 import pkgutil
 from collections import namedtuple
@@ -180,23 +178,17 @@ cdef class Machine:
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
                  shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop"):
-        if clock not in ("cycles", "instructions"):
-            raise ValueError(f"clock: {clock!r}, expected cycles or instructions")
-        if engine not in (None, "portable", "inline"):
-            raise ValueError(f"engine: {engine!r}, expected inline or portable")
-        if ept_page not in ("4K", "2M", "1G"):
-            raise ValueError(f"ept_page: {ept_page!r}, expected 4K, 2M or 1G")
-        if not isinstance(shadow_unsync, int) or not 0 <= shadow_unsync <= 255:
-            raise ValueError(f"shadow_unsync: {shadow_unsync!r}, expected 0 to 255 writes")
-        if holes not in ("stop", "continue"):
-            raise ValueError(f"holes: {holes!r}, expected stop or continue")
+        for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
+                                   ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
+            if value not in known:
+                raise ValueError(f"{name}: {value!r}, expected one of {', '.join(map(str, known))}")
         if self.e.uc is not NULL:
             raise ValueError("machine: it is made already, expected one __init__()")
         if guests is not None and not 1 <= len(guests) <= MAX_WORLDS:
             raise ValueError(f"guests: {len(guests)}, expected 1 to {MAX_WORLDS}")
-        for name, value, most in (("quantum", quantum, 1 << 40), ("asids", asids or 1, 65535)):
-            if not 1 <= value <= most:
-                raise ValueError(f"{name}: {value}, expected 1 to {most}")
+        for name, value, least, most in (("shadow_unsync", shadow_unsync, 0, 255), ("quantum", quantum, 1, 1 << 40), ("asids", asids or 1, 1, 65535)):
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name}: {value!r}, expected {least} to {most}")
         self._profile = load_profile(profile)
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
@@ -456,7 +448,7 @@ cdef class Machine:
         self._expect_stopped("save()")
         if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before save()")
-        header = {"version": __version__, "options": self.options, "profile": _fingerprint(self._profile),
+        header = {"version": __version__, "options": self.options, "profile": snapshot.fingerprint(self._profile),
                   "devices": [[guest.index, kind, *device[:2]] for guest in self._guests
                               for kind, devices in (("ports", guest.ports), ("mmio", guest.mmio)) for device in devices]}
         snapshot.write(path, header, snapshot_sections(self.worlds))
@@ -483,7 +475,7 @@ cdef class Machine:
                 m = cls(**{**header["options"], "engine": engine or header["options"]["engine"]})
             except (TypeError, ValueError) as error:
                 raise SnapshotError(f"{path}: {error}") from None
-            if header["profile"] != _fingerprint(m._profile):
+            if header["profile"] != snapshot.fingerprint(m._profile):
                 raise SnapshotError(f"{path}: profile: {m.profile} has changed, expected it as it was when the machine was saved")
             problem = snapshot_apply(m.worlds, sections)
             if problem is not None:
@@ -792,20 +784,9 @@ cdef class Machine:
 
     cdef int _exit_event(self, Event* ev) noexcept:
         try:
-            return 1 if any([hook(_EVENT_NAMES[ev.kind], ev.rip, ev.value) for hook in self._own().exit_hooks]) else 0
+            return 1 if any([hook(vmm.EVENT_NAMES[ev.kind], ev.rip, ev.value) for hook in self._own().exit_hooks]) else 0
         except BaseException as error:
             return self._failed(error)
-
-
-_EVENT_NAMES = ("exception", "software_int", "interrupt", "triple_fault", "cpuid", "rdtsc", "hlt", "cr_write", "cr_read", "clts",
-                "lmsw", "dr_write", "dr_read", "invlpg", "invpcid", "rdmsr", "wrmsr", "port_in", "port_out", "mmio_read",
-                "mmio_write", "wbinvd", "invd", "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation",
-                "ept_misconfig", "trap", "syscall", "hole")
-
-def _fingerprint(profile):
-    """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
-    fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:

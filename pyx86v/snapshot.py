@@ -12,6 +12,7 @@
 The format says nothing about what the sections mean: that is engine/snapshot.pyx.  A checksum is no signature:
 a snapshot is as trusted as the program that wrote it.
 """
+import dataclasses
 import hashlib
 import json
 import mmap
@@ -100,3 +101,9 @@ def _parse(path, data, views):
     if at != end:
         raise SnapshotError(f"{path}: sections: end at {at}, expected {end}")
     return header
+
+
+def fingerprint(profile):
+    """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
+    fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

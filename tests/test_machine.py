@@ -387,7 +387,7 @@ def test_a_callback_does_not_run_the_machine(guest):
 @pytest.mark.parametrize("options", [
     {"style": "kvm"}, {"style": None}, {"profile": "486"}, {"profile": "/nonexistent.toml"}, {"clock": "sundial"}, {"engine": "steam"},
     {"memory": 0}, {"memory": -4096}, {"memory": (4 << 20) + 1}, {"memory": 1 << 20}, {"memory": 1 << 40}, {"memory": "4M"},
-    {"memory": 4.5}, {"ept_page": "8K"}])
+    {"memory": 4.5}, {"ept_page": "8K"}, {"holes": "fill"}])
 def test_arguments_that_cannot_be(options):
     with pytest.raises(ValueError) as error:
         Machine(**options)

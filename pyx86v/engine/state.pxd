@@ -25,8 +25,8 @@ cdef enum RecordFlags:
     REC_STEPPED = 32     # portable: decoded for one step, to be decoded again
     REC_TWIN = 64        # portable: another record has the same address and size
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
-    REC_HOLE = 64        # deprivileged: begins with a hole (hole.pxd)
-    REC_CUT = 128        # deprivileged: a hole lies further on, before which it is cut
+    REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
+    REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
 
 cdef extern from *:
     """

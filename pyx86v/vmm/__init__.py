@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+"""Styles: what an event means and what it costs."""
+
+# What on_exit() calls the events, in the order of EventKind (guest.pxd).
+EVENT_NAMES = (
+    "exception", "software_int", "interrupt", "triple_fault", "cpuid", "rdtsc", "hlt", "cr_write", "cr_read", "clts", "lmsw", "dr_write",
+    "dr_read", "invlpg", "invpcid", "rdmsr", "wrmsr", "port_in", "port_out", "mmio_read", "mmio_write", "wbinvd", "invd",
+    "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation", "ept_misconfig", "shadow_fault", "trap", "syscall", "hole")
