@@ -13,7 +13,7 @@ from pyx86v import Machine, Stop, StopReason
 
 ENTRY = 0x100020
 MEMORY = 4 << 20
-STYLES = ("native", "vmx+ept")
+STYLES = tuple(_core.styles())
 ENGINES = ("inline", "portable")
 SPIN = b"\xeb\xfe"                                       # jmp to itself
 COUNT = b"\x40\xeb\xfd"                                  # 1: inc eax; jmp 1b
@@ -516,7 +516,7 @@ def test_a_thousand_machines_leave_nothing_behind(guest):
 
     def use(n):
         for i in range(n):
-            m = guest(EXIT, style=STYLES[i & 1], engine=ENGINES[i >> 1 & 1])
+            m = guest(EXIT, style=STYLES[i % len(STYLES)], engine=ENGINES[i >> 1 & 1])
             m.on_exit(lambda kind, rip, value, m=m: False)                   # a cycle through the machine's own hook
             m.add_port_device(0x300, 1, Ports())
             assert m.run().status == 7

@@ -7,7 +7,8 @@ import pytest
 
 from pyx86v.vmm.vmx.fields import names
 from pyx86v.vmm.vmx.rules import rules
-from pyx86v.vmm.vmx.testing import SEGMENTS, VmxBench
+from pyx86v.vmm.testing import SEGMENTS
+from pyx86v.vmm.vmx.testing import VmxBench
 
 F = names()
 RULES = rules()

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pyx86v.cost.ledger import Cause, Price
 from pyx86v.vmm.vmx.fields import names
-from pyx86v.vmm.vmx.testing import SEGMENTS, VmxBench
+from pyx86v.vmm.testing import SEGMENTS
+from pyx86v.vmm.vmx.testing import VmxBench
 
 F = names()
 BITS = {0: 16, 1: 64, 2: 32, 3: 64}

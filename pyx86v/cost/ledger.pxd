@@ -87,7 +87,9 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     SWITCH_TASK = 49     # from one guest to another: as tasks, without hardware support
     SWITCH_VMX = 50      # under VT-x: exit, VMCLEAR and VMPTRLD, the state that no VMCS holds, entry
     SWITCH_SVM = 51      # under AMD-V: the same with VMSAVE and VMLOAD
-    N_PRICES = 52
+    VMLOAD = 52          # AMD-V: what VMRUN and #VMEXIT do not move, from a VMCB or host save area,
+    VMSAVE = 53          # and into one
+    N_PRICES = 54
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -48,7 +48,7 @@ cdef inline void intercepts_on(Engine* e) noexcept nogil:
         intercept_bit(SVM_TR_WRITE) | intercept_bit(SVM_RDTSC) | intercept_bit(SVM_RDTSCP) | intercept_bit(SVM_CPUID) |
         intercept_bit(SVM_INVD) | intercept_bit(SVM_HLT) | intercept_bit(SVM_INVLPG) | intercept_bit(SVM_MSR) |
         intercept_bit(SVM_SHUTDOWN) | intercept_bit(SVM_WBINVD) | intercept_bit(SVM_XSETBV))
-    env_u16(e.env, ENV_INTERCEPT_CR_READ)[0] = 1 << 3 | 1 << 8    # CR3 may carry a PCID; CR8 reads 0 in the engine
+    env_u16(e.env, ENV_INTERCEPT_CR_READ)[0] = 1 << 3 | 1 << 4 | 1 << 8   # CR3 may carry a PCID; CR8 reads 0 in the engine
     env_u16(e.env, ENV_INTERCEPT_CR_WRITE)[0] = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 8
     env_u16(e.env, ENV_INTERCEPT_DR_READ)[0] = 0
     env_u16(e.env, ENV_INTERCEPT_DR_WRITE)[0] = 0
@@ -230,6 +230,12 @@ cdef inline int vmx_exit_reason(const Insn* d) noexcept nogil:
         return 50 if d.opcode == 0x80 else 53
     return -1
 
+cdef inline int svm_exit_code(const Insn* d) noexcept nogil:
+    """Exit code of VMRUN VMMCALL VMLOAD VMSAVE STGI CLGI SKINIT INVLPGA (APM 2 appendix C), or 0."""
+    if d.map != 1 or d.opcode != 0x01 or not 0xd8 <= d.modrm <= 0xdf:
+        return 0
+    return 0x7a if d.modrm == 0xdf else 0x80 + d.modrm - 0xd8
+
 cdef inline bint event_of_invalid(Engine* e, uint64_t rip, Event* ev, Fault* f) noexcept nogil:
     """An instruction that the engine refuses: ours to emulate, or #UD (an EV_EXCEPTION)."""
     cdef Insn d
@@ -258,6 +264,8 @@ cdef inline bint event_of_invalid(Engine* e, uint64_t rip, Event* ev, Fault* f) 
     elif vmx_exit_reason(&d) >= 0:
         ev.kind = EV_VMX_INSN
         ev.detail = vmx_exit_reason(&d)
+    else:
+        ev.detail = svm_exit_code(&d)
     return True
 
 # I/O privilege -------------------------------------------------------------------------------

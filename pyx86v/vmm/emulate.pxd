@@ -282,6 +282,20 @@ cdef inline int emul_lmsw(Guest* g, Event* e) noexcept nogil:
         return general_protection(e)
     return cr0_write(g, e, (old & ~<uint64_t>0xe) | (e.value & 0xf))
 
+cdef inline int emul_dr(Guest* g, Event* e) noexcept nogil:
+    """MOV to and from a debug register (SDM 2B MOV DR): DR4 and DR5 are DR6 and DR7, or #UD with CR4.DE."""
+    cdef int n = e.reg | 2 if e.reg == 4 or e.reg == 5 else e.reg
+    cdef int reg = REG_DR0 + n if n < 4 else REG_DR6 + n - 6
+    if e.reg != n and g.cpu.get(g.cpu, REG_CR4) & CR4_DE:
+        return undefined(e)
+    if e.kind == EV_DR_READ:
+        set_register(g, e.gpr, g.cpu.get(g.cpu, reg))
+        return RESUME
+    if n >= 6 and e.value >> 32:
+        return general_protection(e)
+    g.cpu.set(g.cpu, reg, e.value)
+    return RESUME
+
 # TLB -----------------------------------------------------------------------------------------
 
 cdef inline int emul_invlpg(Guest* g, Event* e) noexcept nogil:

@@ -24,7 +24,8 @@ from pyx86v.mmu.mmu cimport Mmu, PagingContext
 from pyx86v.mmu.shadow_state cimport Shadow
 
 cdef enum:               # EventKind: the closed list
-    EV_EXCEPTION = 0     # vector, error, has_error; RIP at the instruction (fault) or after (trap)
+    EV_EXCEPTION = 0     # vector, error, has_error; RIP at the instruction (fault) or after (trap).  #UD of an AMD-V
+                         # instruction: detail = its exit code (VMRUN 80h, ...; on a processor that has it, it exits)
     EV_SOFTWARE_INT      # INT n, INT3, INTO: vector; RIP at the instruction, length set
     EV_INTERRUPT         # the interrupt line is up at a boundary; `open` says whether the guest takes it now
     EV_TRIPLE_FAULT
@@ -128,7 +129,7 @@ cdef inline void event_init(Event* ev, int kind) noexcept nogil:
     ev.rip = 0
 
 cdef enum:
-    MAX_EXIT_KINDS = 80
+    MAX_EXIT_KINDS = 168
     N_MSR_SLOTS = 64
 
 ctypedef struct ExitCount:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an event does that no bit of the VMCB intercepts: the guest's processor carries it out itself."""
+from pyx86v.arch.types cimport REFLECT, RESUME, STOP
+from pyx86v.devices.platform cimport platform_ack
+from pyx86v.vmm.account cimport access_port
+from pyx86v.vmm.emulate cimport *
+from pyx86v.vmm.guest cimport *
+
+cdef inline int guest_reflect(Guest* g, Event* e) noexcept nogil:
+    return REFLECT
+
+cdef inline int guest_interrupt(Guest* g, Event* e) noexcept nogil:
+    """No exit: the line waits for the window; or, without the intercept, the guest takes it itself."""
+    if not e.open or g.vcpu.line_seen:
+        return RESUME
+    e.vector = platform_ack(g.platform)
+    e.delivery = DELIVER_EXTERNAL
+    return REFLECT
+
+cdef inline int guest_dr(Guest* g, Event* e) noexcept nogil:
+    return general_protection(e) if g.cpu.get(g.cpu, REG_CPL) else emul_dr(g, e)
+
+cdef inline int guest_permit(Guest* g, Event* e) noexcept nogil:
+    """LTR: the engine loads the register itself."""
+    return RESUME
+
+cdef inline int guest_impossible(Guest* g, Event* e) noexcept nogil:
+    """An event that always exits, or that the engine handles itself."""
+    g.vcpu.stop_reason = STOP_ERROR
+    return STOP
+
+cdef inline void fill_native_table(handler_fn* t) noexcept:
+    """The one list of what runs without the monitor, in the order of EventKind."""
+    cdef int i
+    for i in range(N_EVENTS):
+        t[i] = guest_impossible
+    t[EV_EXCEPTION] = guest_reflect
+    t[EV_SOFTWARE_INT] = guest_reflect
+    t[EV_INTERRUPT] = guest_interrupt
+    t[EV_CPUID] = emul_cpuid
+    t[EV_RDTSC] = emul_rdtsc
+    t[EV_HLT] = emul_hlt
+    t[EV_CR_WRITE] = emul_cr_write
+    t[EV_CR_READ] = emul_cr_read
+    t[EV_CLTS] = emul_clts
+    t[EV_LMSW] = emul_lmsw
+    t[EV_DR_WRITE] = guest_dr
+    t[EV_DR_READ] = guest_dr
+    t[EV_INVLPG] = emul_invlpg
+    t[EV_INVPCID] = emul_invpcid
+    t[EV_RDMSR] = emul_rdmsr
+    t[EV_WRMSR] = emul_wrmsr
+    t[EV_PORT_IN] = access_port
+    t[EV_PORT_OUT] = access_port
+    t[EV_WBINVD] = emul_nothing
+    t[EV_INVD] = emul_nothing
+    t[EV_DESCRIPTOR_LOAD] = guest_permit
+    t[EV_XSETBV] = emul_undefined
+    t[EV_RDPMC] = emul_undefined
+    t[EV_MONITOR] = emul_undefined
+    t[EV_VMX_INSN] = emul_undefined
