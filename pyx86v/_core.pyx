@@ -134,12 +134,12 @@ cdef class Machine:
     """One computer: RAM, a processor profile, a modelled TLB, devices, a clock, and a guest.
 
     memory   bytes of guest RAM, a multiple of 4096 from 2 MiB to 3 GiB
-    style    "native" or "vmx+ept" (styles() lists them)
+    style    "native", "vmx+ept", "svm+npt" (styles() lists them)
     profile  name of a bundled profile or path of a TOML file
     clock    "cycles": guest time is machine cycles; "instructions": retired instructions, the same under every style
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)
     seed     of the TLB arrays with random replacement
-    ept_page page size of the monitor's EPT: "4K", "2M" or "1G"
+    ept_page page size of the monitor's EPT or NPT: "4K", "2M" or "1G"
     shadow_unsync  traced writes to a leaf table, none of its entries used between, after which shadow styles let it go out of
              sync until the guest flushes (1 to 255); 0: each write is traced
     guests   two to sixteen dicts with the style and memory of each guest, the arguments above where they say nothing;
