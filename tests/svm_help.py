@@ -42,9 +42,9 @@ class Bench(SvmBench):
         self.write(**{name: value | on << (code & 31)})
 
 
-def bench(mode="long", started=True, **options):
+def bench(mode="long", started=True, kind=Bench, **options):
     """A guest in 64-bit, protected or real-address mode, running under the monitor."""
-    b = Bench(guest=1 << 20, **options)
+    b = kind(guest=1 << 20, **options)
     if mode != "real":
         for name in ("ES", "SS", "DS", "FS", "GS"):
             b.segment(name, 0x18, 0, 0xffffffff, 0xcf9300)

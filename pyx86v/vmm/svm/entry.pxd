@@ -8,8 +8,8 @@ from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport ENTRY, UNTAGGED_SWITCH, VM_ENTRY, VMLOAD, charge
 from pyx86v.mmu.invalidate cimport INVEPT_CONTEXT, mmu_flush_all, mmu_flush_asid, mmu_invept
 from pyx86v.vmm.account cimport exit_ends
-from pyx86v.vmm.emulate cimport paging_refresh
 from pyx86v.vmm.guest cimport Guest, STOP_ERROR
+from pyx86v.vmm.paging cimport paging_refresh
 from pyx86v.vmm.svm.checks cimport *
 from pyx86v.vmm.svm.codes cimport EXIT_INVALID, KIND_INVALID
 from pyx86v.vmm.svm.state cimport *

@@ -39,8 +39,10 @@ cdef inline int instruction_exits(const Vmcb* v, int code) noexcept nogil:
 
 # Exceptions and interrupts (15.12, 15.13) ------------------------------------------------------
 
-cdef inline int exception_exits(const Vmcb* v, const Event* e, ExitInfo* x) noexcept nogil:
+cdef inline int exception_exits(Guest* g, const Vmcb* v, const Event* e, ExitInfo* x) noexcept nogil:
     """A bit for each vector.  EXITINFO1: the error code; for #PF EXITINFO2 the address."""
+    if e.vector == VEC_PF and g.vcpu.shadowing:
+        return NO_EXIT                       # it has exited as EV_SHADOW_FAULT, and this is its injection
     if e.has_error:
         x.info1 = e.error
     if e.vector == VEC_PF:
@@ -137,9 +139,15 @@ cdef inline void port_info(Guest* g, const Event* e, ExitInfo* x) noexcept nogil
         x.info1 |= 3 << 2
     x.info2 = e.rip + <uint64_t>e.length
 
-cdef inline int device_exits(const Event* e, ExitInfo* x) noexcept nogil:
-    """A page that the nested tables do not map: the final access, a user's as all are (15.25.6)."""
-    x.info1 = NPF_FINAL | PFEC_U | (PFEC_W if e.kind == EV_MMIO_WRITE else 0)
+cdef inline int device_exits(Guest* g, const Event* e, ExitInfo* x) noexcept nogil:
+    """A page that the nested tables do not map: the final access, a user's as all are (15.25.6).  Or the page fault on
+    one that the shadow tables do not map."""
+    x.info1 = PFEC_W if e.kind == EV_MMIO_WRITE else 0
+    if g.vcpu.shadowing:
+        x.info1 |= PFEC_U if g.cpu.get(g.cpu, REG_CPL) == 3 else 0
+        x.info2 = e.address
+        return EXIT_EXCEPTION + VEC_PF
+    x.info1 |= NPF_FINAL | PFEC_U
     x.info2 = e.gpa
     return EXIT_NPF
 
@@ -201,7 +209,7 @@ cdef inline int intercept(Guest* g, Event* e, ExitInfo* x) noexcept nogil:
     x.info1 = x.info2 = 0
     if k == EV_EXCEPTION:
         code = svm_instruction_exits(g, v, e) if e.detail else NO_EXIT
-        return exception_exits(v, e, x) if code == NO_EXIT else code
+        return exception_exits(g, v, e, x) if code == NO_EXIT else code
     if k == EV_SOFTWARE_INT: return software_exits(v, e, x)
     if k == EV_INTERRUPT: return interrupt_exits(g, v, e)
     if k == EV_TRIPLE_FAULT: return instruction_exits(v, EXIT_SHUTDOWN)
@@ -210,7 +218,7 @@ cdef inline int intercept(Guest* g, Event* e, ExitInfo* x) noexcept nogil:
     if k == EV_PORT_IN or k == EV_PORT_OUT:
         port_info(g, e, x)
         return exits_if(port_exits(g, v, e), EXIT_IOIO)
-    if k == EV_MMIO_READ or k == EV_MMIO_WRITE: return device_exits(e, x)
+    if k == EV_MMIO_READ or k == EV_MMIO_WRITE: return device_exits(g, e, x)
     if k == EV_EPT_VIOLATION:
         x.info1 = e.qualification
         x.info2 = e.gpa

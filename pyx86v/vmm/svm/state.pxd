@@ -6,7 +6,9 @@ it in the VMCB.  The functions of emulate.pxd work on `Cpu`; handlers put what t
 
 Invariants
 1. `Cpu` holds the registers as the guest sees them.  Those in the VMCB differ in bits that the monitor keeps from the
-   guest: CR0.CD and NW are 0, EFER.SVME is 1.  None of them changes what an instruction computes.
+   guest: CR0.CD and NW are 0, EFER.SVME is 1.  Over shadow tables the MMU's registers are the monitor's own: CR3 is
+   the root, CR0.PG and WP, CR4.PAE and EFER.NXE are 1, CR4.PCIDE is 0, and so is EFER.LME outside long mode.  None
+   of it changes what an instruction computes (the walk is the hardware context's).
 2. VMRUN loads what differs from the processor's state, so a group that nobody wrote costs nothing.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
@@ -22,15 +24,20 @@ cdef enum:
     LOW_32 = 0xffffffff
 
 cdef inline uint64_t real_cr0(const Guest* g, uint64_t view) noexcept nogil:
-    return view & ~<uint64_t>CR0_KEPT_CLEAR
+    view &= ~<uint64_t>CR0_KEPT_CLEAR
+    return view | CR0_PG | CR0_WP if g.vcpu.shadowing else view
 
 cdef inline uint64_t real_cr3(const Guest* g) noexcept nogil:
-    return g.vcpu.cr3
+    return g.vcpu.hardware.cr3 if g.vcpu.shadowing else g.vcpu.cr3
 
 cdef inline uint64_t real_cr4(const Guest* g, uint64_t view) noexcept nogil:
-    return view
+    return (view | CR4_PAE) & ~<uint64_t>CR4_PCIDE if g.vcpu.shadowing else view
 
 cdef inline uint64_t real_efer(const Guest* g, uint64_t view) noexcept nogil:
+    if g.vcpu.shadowing:
+        view |= EFER_NXE
+        if not view & EFER_LMA:
+            view &= ~<uint64_t>EFER_LME
     return view | EFER_SVME
 
 cdef inline int segment_place(int seg) noexcept nogil:
@@ -120,10 +127,12 @@ cdef inline void load_debug_and_tables(Guest* g, const Vmcb* v) noexcept nogil:
         register_load(g, REG_CR2, v.cr2)
 
 cdef inline bint load_control(Guest* g, const Vmcb* v) noexcept nogil:
-    """The group CR.  True: one of them changed, and paging may be another."""
+    """The group CR, where it is the guest's own (invariant 1).  True: one of them changed, and paging may be another."""
     cdef Cpu* c = g.cpu
     cdef uint64_t cr0 = c.get(c, REG_CR0), efer = c.get(c, REG_EFER)
     cdef bint changed = v.cr0 != real_cr0(g, cr0) or v.efer != real_efer(g, efer) or v.cr4 != real_cr4(g, c.get(c, REG_CR4))
+    if g.vcpu.shadowing:
+        return False
     if v.cr3 != real_cr3(g):
         changed = True
         g.vcpu.cr3 = v.cr3

@@ -33,6 +33,8 @@ cdef void fill(Style* s) noexcept:
     fill_native_table(NATIVE)
     s.name = b"svm+npt"
     s.nested = True
+    s.shadow = False
+    s.interpret = NULL
     s.start = svm_npt_start
     s.monitor_bytes = svm_monitor_bytes
     for i in range(N_EVENTS):
