@@ -134,7 +134,7 @@ cdef class Machine:
     """One computer: RAM, a processor profile, a modelled TLB, devices, a clock, and a guest.
 
     memory   bytes of guest RAM, a multiple of 4096 from 2 MiB to 3 GiB
-    style    "native", "vmx+ept", "svm+npt" (styles() lists them)
+    style    "native", "vmx+ept", "svm+npt", ... (styles() lists them)
     profile  name of a bundled profile or path of a TOML file
     clock    "cycles": guest time is machine cycles; "instructions": retired instructions, the same under every style
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)

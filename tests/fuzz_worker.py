@@ -30,7 +30,6 @@ SAME = {"max_instructions": 20_000, "max_cycles": 1000 * CYCLES}     # what ends
 WITNESS = {"clock": "instructions", "profile": "skylake", "ept_page": "1G", "engine": "inline"}
 CPU_SECONDS = 5                 # processor time of a guest: beyond it the run counts as hung
 FILLERS = (b"\x0f\x0b", b"\xf4\xf4", b"\xcc\xcc", b"\0\0", b"\xff\xff")   # of memory that the image leaves: UD2, HLT, INT3 ...
-STYLES = tuple(_core.styles())
 PROFILES = ("skylake", "p4-672", "core2", "nehalem", "zen")
 
 # Where the frame's parts lie (fuzz_guest.S); the payload is reached with 16-bit addresses and segment 0x2000.

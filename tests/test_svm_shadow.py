@@ -44,6 +44,10 @@ def test_the_mmus_registers_are_the_monitors(mode, cr0, cr4, efer):
     b = machine(mode)
     assert (hex(b.field("CR0")), hex(b.field("CR4")), hex(b.field("EFER"))) == (hex(cr0), hex(cr4), hex(efer))
     assert b.state["monitor"] < b.field("CR3") < b.state["monitor_end"] and b.check() == 0
+    assert b.event("SHADOW_FAULT", address=0x6123, size=1, privilege=2, vector=14, has_error=True)["verdict"] == "RESUME"
+    assert b.translate(0x6123)[:2] == (0, 0x6000)
+    if mode != "long":                       # CR3 points at PDPTEs: present, without the bits that are reserved in them (5.3.2)
+        assert [b.read64(b.field("CR3") + 8 * n) & 0x1e7 for n in range(4)] == [1, 0, 0, 0]
     b.write()
     before = b.get("CR0"), b.get("CR3"), b.get("CR4"), b.get("EFER")
     assert b.enter() == 0 and (b.get("CR0"), b.get("CR3"), b.get("CR4"), b.get("EFER")) == before, "the guest's view stays"

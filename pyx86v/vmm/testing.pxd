@@ -7,6 +7,7 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport Platform
 from pyx86v.mmu.memory cimport Ram
 from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.vmm.guest cimport Guest, Style, Vcpu
 
 ctypedef struct Fake:        # what the callbacks reach
@@ -28,6 +29,7 @@ cdef class StyleBench:
     cdef Vcpu* vcpu
     cdef Guest g
     cdef void* state_bytes   # the style's own struct
+    cdef Shadow* shadow
     cdef const Style* style
 
     cdef void connect(self, bint vpid, int leaf)

@@ -77,7 +77,8 @@ cdef class StyleBench:
         self.vcpu = <Vcpu*>calloc(1, sizeof(Vcpu))
         self.platform = <Platform*>calloc(1, sizeof(Platform))
         self.state_bytes = calloc(1, STYLE_STATE_BYTES)
-        if not (self.ram.base and self.mmu and self.vcpu and self.platform and self.state_bytes):
+        self.shadow = <Shadow*>calloc(1, sizeof(Shadow))
+        if not (self.ram.base and self.mmu and self.vcpu and self.platform and self.state_bytes and self.shadow):
             raise MemoryError
 
     def capsule(self):
@@ -90,6 +91,7 @@ cdef class StyleBench:
         free(self.vcpu)
         free(self.platform)
         free(self.state_bytes)
+        free(self.shadow)
 
     def __init__(self, guest=1 << 22, prices=None, vpid=True, leaf=1, base=0, spare=None):
         self.cpu.owner = &self.fake
@@ -117,6 +119,7 @@ cdef class StyleBench:
         mmu_init(self.mmu, &c)
         self.g.cpu, self.g.ledger, self.g.mmu, self.g.ram = &self.cpu, &self.ledger, self.mmu, &self.ram
         self.g.platform, self.g.vcpu, self.g.style_state = self.platform, self.vcpu, self.state_bytes
+        self.g.shadow = self.shadow if self.style.shadow else NULL
         self.g.port_in, self.g.port_out, self.g.mmio, self.g.cpuid = fake_in, fake_out, fake_mmio, fake_cpuid
         self.g.cpu_vendor = b"GenuineIntel"
         self.g.cpu_brand = b"test bench                                      "
@@ -199,20 +202,20 @@ cdef class StyleBench:
         e.port, e.size, e.rep = fields.pop("port", 0), fields.pop("size", 0), fields.pop("rep", False)
         e.value, e.address, e.target = fields.pop("value", 0), fields.pop("address", 0), fields.pop("target", 0)
         e.gpa, e.qualification, e.pcid = fields.pop("gpa", 0), fields.pop("qualification", 0), fields.pop("pcid", 0)
-        e.open = fields.pop("open", False)
+        e.open, e.access, e.privilege = fields.pop("open", False), fields.pop("access", 0), fields.pop("privilege", 0)
         if fields:
             raise TypeError(f"no such field of an event: {fields}")
         verdict = self.style.handlers[e.kind](&self.g, &e)
         return {"verdict": VERDICTS[verdict], "vector": e.vector, "error": e.error, "has_error": bool(e.has_error),
-                "delivery": e.delivery, "value": e.value, "retire": bool(e.retire), "charge_insn": bool(e.charge_insn)}
+                "delivery": e.delivery, "value": e.value, "detail": e.detail, "retire": bool(e.retire), "charge_insn": bool(e.charge_insn)}
 
     def translate(self, uint64_t gva, int access=0, bint quiet=True):
-        """(status, machine address, page shift) of a supervisor access on the current context."""
+        """(status, machine address, page shift) of a supervisor access, as the processor walks."""
         cdef Translation t
         if quiet:
-            status = mmu_translate_quiet(self.mmu, &self.ram, &self.vcpu.paging, gva, access, 2, &t)
+            status = mmu_translate_quiet(self.mmu, &self.ram, walked(self.vcpu), gva, access, 2, &t)
         else:
-            status = mmu_translate(self.mmu, &self.ram, &self.ledger, &self.vcpu.paging, gva, access, 2, &t)
+            status = mmu_translate(self.mmu, &self.ram, &self.ledger, walked(self.vcpu), gva, access, 2, &t)
         return status, t.hpa, t.shift
 
     def read64(self, uint64_t hpa):

@@ -26,7 +26,7 @@ cdef inline void flush_as_told(Guest* g, const Vmcb* v) noexcept nogil:
         charge(g.ledger, ENTRY, UNTAGGED_SWITCH)
         mmu_flush_all(g.mmu)
     else:
-        mmu_flush_asid(g.mmu, <int>v.asid)
+        mmu_flush_asid(g.mmu, g.vcpu.paging.asid)
         if v.np_control & NP_ENABLE:
             mmu_invept(g.mmu, INVEPT_CONTEXT, v.n_cr3)
     g.cpu.flush(g.cpu)
@@ -47,6 +47,7 @@ cdef inline int vmrun(Guest* g) noexcept nogil:
     cdef int rule = RULE_NONE
     v.rax = g.cpu.gpr[RAX]                   # the monitor keeps them with the other general registers
     v.rsp = g.cpu.gpr[RSP]
+    write_pdpt(g)
     charge(g.ledger, ENTRY, VMLOAD)
     charge(g.ledger, ENTRY, VM_ENTRY)
     if v.clean & CLEAN_CHECKED != CLEAN_CHECKED or v.eventinj & INJECT_VALID:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The monitor's start: a VMCB with KVM's intercepts, its permission maps, and the guest's first state.
 
-The monitor's memory, in order: VMCB, host save area, MSR permission map (2 pages), I/O permission map (3), nested tables.
+The monitor's memory begins with what `Layout` (vmcb.pxd) names; nested or shadow tables follow.
 """
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 from pyx86v.arch.ptes cimport EPTP_AD
 from pyx86v.arch.regs cimport *
@@ -17,9 +17,6 @@ from pyx86v.vmm.svm.codes cimport *
 from pyx86v.vmm.svm.entry cimport *
 
 cdef enum:
-    MSRPM_AT = 2 * PAGE_SIZE
-    IOPM_AT = 4 * PAGE_SIZE
-    FIXED_BYTES = 7 * PAGE_SIZE
     GUEST_ASID = 1
     INTERCEPTED_EXCEPTIONS = 1 << VEC_DB | 1 << VEC_UD | 1 << VEC_AC | 1 << VEC_MC
 
@@ -97,7 +94,7 @@ cdef inline int svm_on(Guest* g, uint64_t monitor_bytes) noexcept nogil:
         return -1
     memset(ram_pointer(g.ram, x.monitor, MSRPM_AT), 0, MSRPM_AT)
     x.vmcb = x.monitor
-    x.host_save = x.monitor + PAGE_SIZE
+    x.host_save = x.monitor + HOST_SAVE_AT
     fill_maps(g)
     v = vmcb_of(g)
     write_intercepts(v)
@@ -107,8 +104,8 @@ cdef inline int svm_on(Guest* g, uint64_t monitor_bytes) noexcept nogil:
     v.asid = GUEST_ASID
     v.vintr = V_INTR_MASKING
     ask_flush(g, v)
-    g.vcpu.paging.asid = GUEST_ASID
-    mmu_flush_asid(g.mmu, GUEST_ASID)
+    g.vcpu.paging.asid = GUEST_ASID if g.cpu_vpid else 0     # without tags each VMRUN drops everything
+    mmu_flush_asid(g.mmu, g.vcpu.paging.asid)
     save_guest(g, v)
     vmsave(g, v)
     g.cpu.flush(g.cpu)
@@ -133,3 +130,11 @@ cdef inline int use_npt(Guest* g) noexcept nogil:
     g.vcpu.paging.nested_nxe = True
     mmu_invept(g.mmu, INVEPT_CONTEXT, x.npt.root)
     return 0
+
+cdef inline void svm_retag(Guest* g, int asid) noexcept nogil:
+    """Another ASID: the machine has several guests, and has seen to it that nothing carries this one."""
+    cdef Vmcb* v = vmcb_of(g)
+    v.asid = <uint32_t>asid
+    modified(v, CLEAN_ASID)
+    g.vcpu.paging.asid = g.vcpu.hardware.asid = <uint16_t>asid
+    g.cpu.flush(g.cpu)

@@ -13,7 +13,9 @@ Invariants
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from pyx86v.arch.cpu cimport *
+from pyx86v.arch.ptes cimport PAGING_PAE
 from pyx86v.arch.regs cimport *
+from pyx86v.mmu.memory cimport ram_write64
 from pyx86v.vmm.guest cimport Guest
 from pyx86v.vmm.svm.vmcb cimport *
 
@@ -28,7 +30,17 @@ cdef inline uint64_t real_cr0(const Guest* g, uint64_t view) noexcept nogil:
     return view | CR0_PG | CR0_WP if g.vcpu.shadowing else view
 
 cdef inline uint64_t real_cr3(const Guest* g) noexcept nogil:
-    return g.vcpu.hardware.cr3 if g.vcpu.shadowing else g.vcpu.cr3
+    """The root: of the guest's tables, or of the shadow's; in PAE format the four entries that write_pdpt keeps."""
+    if not g.vcpu.shadowing:
+        return g.vcpu.cr3
+    return (<Svm*>g.style_state).monitor + PDPT_AT if g.vcpu.hardware.mode == PAGING_PAE else g.vcpu.hardware.cr3
+
+cdef inline void write_pdpt(Guest* g) noexcept nogil:
+    """VMRUN loads the PDPTE registers from memory (APM 2 15.5.1)."""
+    cdef int i
+    if g.vcpu.shadowing and g.vcpu.hardware.mode == PAGING_PAE:
+        for i in range(4):
+            ram_write64(g.ram, svm_of(g).monitor + PDPT_AT + 8 * i, g.vcpu.hardware.pdpte[i])
 
 cdef inline uint64_t real_cr4(const Guest* g, uint64_t view) noexcept nogil:
     return (view | CR4_PAE) & ~<uint64_t>CR4_PCIDE if g.vcpu.shadowing else view

@@ -6,6 +6,7 @@ path for everything: event -> does a bit of the VMCB intercept it? -> #VMEXIT ->
 Paging, INVLPG, MOV CR3, page faults, RDTSC and most exceptions are the guest's own and cost no exit.
 """
 from cpython.pycapsule cimport PyCapsule_New
+from pyx86v.cost.ledger cimport SWITCH_SVM
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.svm.codes cimport N_KINDS, fill_exit_names
 from pyx86v.vmm.svm.handlers cimport fill_exit_table, write_cr0
@@ -37,6 +38,8 @@ cdef void fill(Style* s) noexcept:
     s.interpret = NULL
     s.start = svm_npt_start
     s.monitor_bytes = svm_monitor_bytes
+    s.switch_price = SWITCH_SVM
+    s.retag = svm_retag
     for i in range(N_EVENTS):
         s.handlers[i] = svm_npt_event
     for i in range(MAX_EXIT_KINDS):

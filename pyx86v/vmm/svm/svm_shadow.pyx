@@ -6,6 +6,7 @@ and from CR3 and INVLPG exit.  Real-address mode runs as any other.
 """
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
+from pyx86v.cost.ledger cimport SWITCH_SVM
 from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_start
@@ -51,6 +52,8 @@ cdef void fill(Style* s) noexcept:
     s.interpret = NULL
     s.start = svm_shadow_start
     s.monitor_bytes = svm_shadow_bytes
+    s.switch_price = SWITCH_SVM
+    s.retag = svm_retag
     for i in range(N_EVENTS):
         s.handlers[i] = svm_shadow_event
     for i in range(MAX_EXIT_KINDS):

@@ -139,6 +139,14 @@ cdef extern from *:
     """
     const uint64_t INJECT_VALID "PYX_INJECT_VALID"
 
+cdef enum Layout:            # of the monitor's memory
+    VMCB_AT = 0
+    HOST_SAVE_AT = PAGE_SIZE
+    PDPT_AT = 2 * PAGE_SIZE      # of shadow tables in PAE format
+    MSRPM_AT = 3 * PAGE_SIZE
+    IOPM_AT = 5 * PAGE_SIZE
+    FIXED_BYTES = 8 * PAGE_SIZE
+
 ctypedef struct Svm:         # SVM on one logical processor, and the monitor's bookkeeping
     hpa_t monitor            # first byte of the monitor's memory,
     hpa_t monitor_end

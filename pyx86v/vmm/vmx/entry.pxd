@@ -7,29 +7,14 @@ entry, and after the monitor wrote a control or guest field (`dirty`).  The pric
 from libc.stdint cimport uint64_t
 from pyx86v.arch.cpu cimport REG_CR0
 from pyx86v.arch.regs cimport CR0_PE
-from pyx86v.cost.ledger cimport ENTRY, EXIT, IDLE, Ledger, UNITS_PER_CYCLE, UNTAGGED_SWITCH, VM_ENTRY, charge
+from pyx86v.cost.ledger cimport ENTRY, EXIT, UNTAGGED_SWITCH, VM_ENTRY, charge
 from pyx86v.mmu.invalidate cimport mmu_flush_asid
-from pyx86v.vmm.guest cimport ExitCount, Guest, STOP_ERROR
+from pyx86v.vmm.account cimport busy_units, exit_begins, exit_ends
+from pyx86v.vmm.guest cimport Guest, STOP_ERROR
 from pyx86v.vmm.vmx.checks cimport *
 from pyx86v.vmm.vmx.checks_guest cimport *
 from pyx86v.vmm.vmx.reasons cimport *
 from pyx86v.vmm.vmx.state cimport *
-
-cdef inline uint64_t busy_units(const Ledger* l) noexcept nogil:
-    """The ledger's clock without the time that HLT skipped: what exits are measured with."""
-    return l.total - l.by[<int>IDLE]
-
-cdef inline void account_exit(Guest* g) noexcept nogil:
-    """Book everything since the exit began to its reason."""
-    cdef ExitCount* c = &g.vcpu.exits[vmx_of(g).reason]
-    cdef uint64_t units = busy_units(g.ledger) - g.vcpu.exit_started
-    cdef uint64_t cycles = units // <uint64_t>UNITS_PER_CYCLE
-    c.units += units
-    c.squares += cycles * cycles
-    if c.least == 0 or units < c.least:
-        c.least = units
-    if units > c.most:
-        c.most = units
 
 cdef inline void untagged_switch(Guest* g, int cause) noexcept nogil:
     """Without VPID every transition drops the linear and combined mappings (SDM 3C 28.4.3.1)."""
@@ -81,7 +66,7 @@ cdef inline int vm_entry(Guest* g) noexcept nogil:
         field_set(&x.vmcs, GUEST_CR0, guest_field(g, GUEST_CR0))
         rule = check_injection(&x.vmcs, &x.caps)
     if x.root:
-        account_exit(g)
+        exit_ends(g, x.reason)
     if rule:
         return entry_failure(g, rule)
     x.dirty = False

@@ -57,9 +57,7 @@ cdef inline void vm_exit(Guest* g, Event* e, int reason, uint64_t qualification)
     cdef Vmx* x = vmx_of(g)
     x.reason = reason
     x.root = True
-    g.vcpu.exit_started = busy_units(g.ledger)
-    g.vcpu.exits[reason].count += 1
-    g.vcpu.exit_total += 1
+    exit_begins(g, reason)
     charge(g.ledger, EXIT, exit_price(e, reason))
     untagged_switch(g, EXIT)
     field_set(&x.vmcs, EXIT_REASON, <uint64_t>reason)

@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport *
 from pyx86v.devices.platform cimport platform_ack
+from pyx86v.vmm.account cimport access_port
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.msr cimport MSR_EFER, MSR_TSC
@@ -205,11 +206,6 @@ cdef inline int exit_wrmsr(Guest* g, Event* e) noexcept nogil:
     elif verdict == RESUME and e.reg == MSR_TSC:
         vmwrite(g, TSC_OFFSET, g.vcpu.tsc_offset)
     return finish(g, e, verdict)
-
-cdef inline int access_port(Guest* g, Event* e) noexcept nogil:
-    """The access itself, booked to the device."""
-    charge(g.ledger, DEVICE, PORT_IN if e.kind == EV_PORT_IN else PORT_OUT)
-    return g.port_in(g, e) if e.kind == EV_PORT_IN else g.port_out(g, e)
 
 cdef inline int exit_io(Guest* g, Event* e) noexcept nogil:
     vmread(g, EXIT_QUALIFICATION)

@@ -11,11 +11,11 @@ cdef inline int enter(Guest* g, int verdict) noexcept nogil:
     run the guest in its state: then the monitor interprets it (shadow.pxd)."""
     cdef Vmx* x = vmx_of(g)
     if verdict == STOP:
-        account_exit(g)
+        exit_ends(g, vmx_of(g).reason)
         return STOP
     if g.vcpu.shadowing and x.dirty and not enterable(g):
         if x.root:
-            account_exit(g)
+            exit_ends(g, vmx_of(g).reason)
         x.root = False
         field_set(&x.vmcs, ENTRY_INTR_INFO, 0)
         g.vcpu.interpreting = True

@@ -129,9 +129,9 @@ cdef inline int vmx_on(Guest* g, uint64_t guest_bytes, uint64_t monitor_bytes) n
         x.caps.ept_vpid &= ~<uint64_t>EPT_CAP_EXEC_ONLY
     x.vmxon = x.current = NO_VMCS
     x.monitor = g.vcpu.paging.window.base + guest_bytes
-    x.monitor_end = x.monitor + monitor_bytes
-    x.next_table = x.monitor + FIXED_PAGES * PAGE_SIZE
-    if ram_pointer(g.ram, x.monitor, x.monitor_end - x.monitor) == NULL:
+    x.ept.end = x.monitor + monitor_bytes
+    x.ept.next = x.monitor + FIXED_PAGES * PAGE_SIZE
+    if ram_pointer(g.ram, x.monitor, x.ept.end - x.monitor) == NULL:
         return -1
     memset(ram_pointer(g.ram, x.monitor, FIXED_PAGES * PAGE_SIZE), 0, FIXED_PAGES * PAGE_SIZE)
     x.vmcs.revision = VMCS_REVISION
@@ -142,7 +142,7 @@ cdef inline int vmx_on(Guest* g, uint64_t guest_bytes, uint64_t monitor_bytes) n
 cdef inline int use_ept(Guest* g) noexcept nogil:
     """Build the EPT and turn on what depends on it.  0, or -1."""
     cdef Vmx* x = vmx_of(g)
-    cdef hpa_t root = monitor_page(g)
+    cdef hpa_t root = ept_root(g)
     cdef int leaf = g.ept_leaf if g.ept_leaf else 1
     if leaf == 3 and not x.caps.ept_vpid & EPT_CAP_1G:
         leaf = 2

@@ -78,5 +78,5 @@ cdef class VmxBench(StyleBench):
     def state(self):
         return self.base_state() | {
             "root": bool(self.x.root), "launch": self.x.vmcs.launch, "rule": self.x.failed_rule, "dirty": bool(self.x.dirty),
-            "reads": self.x.reads, "writes": self.x.writes, "monitor": self.x.monitor, "next_table": self.x.next_table,
-            "monitor_end": self.x.monitor_end, "current": self.x.current, "vmxon": self.x.vmxon, "bytes": sizeof(Vmx)}
+            "reads": self.x.reads, "writes": self.x.writes, "monitor": self.x.monitor, "next_table": self.x.ept.next,
+            "monitor_end": self.x.ept.end, "current": self.x.current, "vmxon": self.x.vmxon, "bytes": sizeof(Vmx)}

@@ -7,6 +7,7 @@ A style has one VMCS, in one region of the monitor's memory.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.types cimport hpa_t
+from pyx86v.vmm.nested_map cimport NestedMap
 from pyx86v.vmm.vmx.controls cimport VmxCaps
 from pyx86v.vmm.vmx.fields cimport *
 
@@ -49,8 +50,7 @@ ctypedef struct Vmx:         # VMX operation on one logical processor, and the m
     hpa_t vmxon              # the VMXON region, or NO_VMCS: not in VMX operation
     hpa_t current            # the current VMCS, or NO_VMCS
     hpa_t monitor            # first byte of the monitor's memory
-    hpa_t next_table         # first free page of it
-    hpa_t monitor_end
+    NestedMap ept            # the tables in the rest of it
     bint dirty               # a control or guest field that entry checks look at was written since the last checks
     bint root                # the processor is in root operation: an exit without its entry yet
     int reason               # basic reason of the exit being handled

@@ -46,7 +46,7 @@ cdef int vmx_shadow_start(Guest* g) noexcept nogil:
     write_host(g)
     use_shadow(g)
     use_vpid(g)
-    if shadow_start(g, vmx_of(g).next_table, shadow_bytes(size)) != 0:
+    if shadow_start(g, vmx_of(g).monitor + FIXED_PAGES * PAGE_SIZE, shadow_bytes(size)) != 0:
         return -1
     return enter(g, RESUME)
 
