@@ -32,8 +32,9 @@ def test_native_walk_reads_one_entry_a_level(guest, profile):
     assert references(guest, profile) == {size: (1, levels) for size, levels in LEVELS.items()}
 
 
+@pytest.mark.parametrize("style", ("vmx+ept", "svm+npt"))
 @pytest.mark.parametrize("ept_page", LEVELS)
-def test_two_dimensional_walk(guest, profile, ept_page):
+def test_two_dimensional_walk(guest, profile, ept_page, style):
     n = LEVELS[ept_page]
-    found = references(guest, profile, style="vmx+ept", ept_page=ept_page, memory=1 << 30)
+    found = references(guest, profile, style=style, ept_page=ept_page, memory=1 << 30)
     assert found == {size: (1, (g + 1) * (n + 1) - 1) for size, g in LEVELS.items()}

@@ -22,7 +22,7 @@ from test_mmu_walk import RAM, WARM, random_case, random_gva
 
 FINAL = 0x100                    # exit qualification: the page itself (SDM 3C table 27-7)
 GUESTS = Path(__file__).parent / "guests"
-WAYS = list(itertools.product(("native", "vmx+ept", "vmx+shadow"), ("inline", "portable")))
+WAYS = list(itertools.product(("native", "vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow"), ("inline", "portable")))
 DEATHS = {1: "an IDT in a hole", 2: "CR3 in a hole, 32-bit paging", 3: "CR3 in a hole, long mode"}
 
 

@@ -27,7 +27,7 @@ POINTS = 20
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 FEW = 6                     # of a run of more than LONG_RUN instructions
 LONG_RUN = 5_000_000
-MODES = [("native", "cycles"), ("vmx+ept", "instructions"), ("native", "instructions"), ("vmx+ept", "cycles")]
+MODES = [("native", "cycles"), ("vmx+ept", "instructions"), ("native", "instructions"), ("vmx+ept", "cycles"), ("svm+npt", "cycles")]
 ROMS = ("timer", "clockread", "v86", "modes", "gates64", "usermode", "aspace", "demand", "smc", "fpu", "rdrand", "bios", "portio",
         "mmio", "ptestorm", "rings")
 LONG = ("aspace", "smc", "ptestorm")
@@ -216,7 +216,7 @@ def test_the_other_engine_goes_on(tmp_path):
     assert one == other
 
 
-@pytest.mark.parametrize("style", ["native", "vmx+ept"])
+@pytest.mark.parametrize("style", ["native", "vmx+ept", "svm+npt", "svm+shadow"])
 def test_the_same_state_is_the_same_file(tmp_path, style):
     """In two processes, and after a restore: no address of this process and no leftover is in it."""
     one, again = tmp_path / "one", tmp_path / "again"

@@ -500,3 +500,20 @@ def test_nested_fault_of_guest_memory_is_mapped_and_retried():
     a = Account(b, "EPT_VIOLATION", gpa=0x5678, address=0x5678, qualification=1 << 32 | 6)
     assert (a.verdict, a.exits, a.result["retire"]) == ("RESUME", {b.kind(NPF): 1}, False)
     assert b.read64(table + 8 * 5) == 0x5007 and a.causes[Cause.EMULATION] == EMUL[Price.EMUL_EPT]
+
+
+def test_the_monitor_finishes_a_nested_fault_outside_guest_memory():
+    b = machine()
+    a = Account(b, "EPT_VIOLATION", gpa=0x40000000, qualification=1 << 33 | 6)
+    assert (a.verdict, a.exits, a.result["retire"], a.result["detail"]) == ("RESUME", {b.kind(NPF): 1}, False, 1)
+    assert b.event("EPT_VIOLATION", gpa=0x5000)["verdict"] == "STOP" and b.state["stop"] == 6, "it is mapped: nothing to repair"
+
+
+def test_pdptes_outside_guest_memory_exit_once_and_are_all_ones():
+    b = machine("protected")
+    b.event("CR_WRITE", reg=4, value=0x20)
+    b.event("CR_WRITE", reg=3, value=0x4000)
+    assert b.event("CR_WRITE", reg=0, value=CR0_PG | 0x31)["verdict"] == "RESUME"
+    a = Account(b, "CR_WRITE", reg=3, value=0x40000000)
+    assert (a.verdict, a.exits, a.result["vector"]) == ("REFLECT", {b.kind(NPF): 1}, 13), "all ones: reserved bits"
+    assert (b.field("EXITINFO1"), b.field("EXITINFO2")) == (1 << 33 | 6, 0x40000000)

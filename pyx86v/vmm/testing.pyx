@@ -213,7 +213,7 @@ cdef class StyleBench:
         """(status, machine address, page shift) of a supervisor access, as the processor walks."""
         cdef Translation t
         if quiet:
-            status = mmu_translate_quiet(self.mmu, &self.ram, walked(self.vcpu), gva, access, 2, &t)
+            status = mmu_translate_quiet(self.mmu, &self.ram, walked(self.vcpu), gva, access, 2, False, &t)
         else:
             status = mmu_translate(self.mmu, &self.ram, &self.ledger, walked(self.vcpu), gva, access, 2, &t)
         return status, t.hpa, t.shift

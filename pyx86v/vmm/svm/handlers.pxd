@@ -204,12 +204,14 @@ cdef inline int emulate_mmio(Guest* g, Event* e) noexcept nogil:
 
 cdef inline int exit_npf(Guest* g, Event* e) noexcept nogil:
     """A device's page: emulate the access.  Guest memory that is not mapped yet: map it and try again.
-    Neither: there is nothing at that address."""
+    Neither, on the way through the guest's tables, at a fetch or for the processor itself: there is nothing, or firmware
+    whose accessed flags are to be set, and the monitor finishes the access in the guest's place (`detail`)."""
     if e.kind == EV_MMIO_READ or e.kind == EV_MMIO_WRITE:
         return emulate_mmio(g, e)
     charge(g.ledger, EMULATION, EMUL_EPT)
-    if map_fill(&svm_of(g).npt, g.ram, &g.vcpu.paging.window, e.gpa) != 0:
-        g.vcpu.stop_reason = STOP_HOLE
+    e.detail = e.gpa >= g.vcpu.paging.window.size
+    if not e.detail and map_fill(&svm_of(g).npt, g.ram, &g.vcpu.paging.window, e.gpa) != 0:
+        g.vcpu.stop_reason = STOP_ERROR
         return STOP
     e.retire = False
     return RESUME

@@ -5,6 +5,7 @@ from pyx86v.devices.platform cimport platform_ack
 from pyx86v.vmm.account cimport access_port
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.svm.handlers cimport *
 
 cdef inline int guest_reflect(Guest* g, Event* e) noexcept nogil:
     return REFLECT
@@ -16,6 +17,22 @@ cdef inline int guest_interrupt(Guest* g, Event* e) noexcept nogil:
     e.vector = platform_ack(g.platform)
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
+
+cdef inline int guest_cr_write(Guest* g, Event* e) noexcept nogil:
+    """MOV to CR that loads PDPTEs from where the guest has no memory exits for them."""
+    cdef int verdict = emul_cr_write(g, e)
+    cdef Event load
+    cdef ExitInfo info
+    if e.qualification == 0:
+        return verdict
+    event_init(&load, EV_EPT_VIOLATION)
+    load.gpa = info.info2 = e.gpa
+    load.rip = e.rip
+    info.info1 = e.qualification
+    vmexit(g, &load, EXIT_NPF, &info)
+    if exit_npf(g, &load) == STOP or vmrun(g) != 0:
+        return STOP
+    return verdict
 
 cdef inline int guest_dr(Guest* g, Event* e) noexcept nogil:
     return general_protection(e) if g.cpu.get(g.cpu, REG_CPL) else emul_dr(g, e)
@@ -40,7 +57,7 @@ cdef inline void fill_native_table(handler_fn* t) noexcept:
     t[EV_CPUID] = emul_cpuid
     t[EV_RDTSC] = emul_rdtsc
     t[EV_HLT] = emul_hlt
-    t[EV_CR_WRITE] = emul_cr_write
+    t[EV_CR_WRITE] = guest_cr_write
     t[EV_CR_READ] = emul_cr_read
     t[EV_CLTS] = emul_clts
     t[EV_LMSW] = emul_lmsw

@@ -31,6 +31,8 @@ cdef inline int svm_path(Guest* g, Event* e, handler_fn* exits, handler_fn* nati
     """Answer an event by the VMCB and the two tables."""
     cdef ExitInfo info
     cdef int code, verdict
+    if svm_of(g).host and e.kind == EV_EPT_VIOLATION:
+        return exits[KIND_NPF](g, e)         # the monitor's own access to guest memory, for its handler
     if svm_of(g).host:
         verdict = wake(g, e)
         if e.kind == EV_INTERRUPT or verdict == STOP:
