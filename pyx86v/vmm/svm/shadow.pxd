@@ -6,7 +6,6 @@ the guest's own, which in real-address mode is paged real mode (APM 2 15.19).  N
 """
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME
-from pyx86v.cost.ledger cimport EMUL_EXCEPTION, EMULATION, charge
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM
 from pyx86v.vmm.account cimport busy_units
 from pyx86v.vmm.guest cimport *
@@ -28,14 +27,14 @@ cdef inline void use_shadow(Guest* g) noexcept nogil:
 cdef inline int inject_page_fault(Guest* g, Event* e) noexcept nogil:
     """The fault is the guest's own, with an error code of its tables' making."""
     cdef Vmcb* v = vmcb_of(g)
-    charge(g.ledger, EMULATION, EMUL_EXCEPTION)
     v.cr2 = e.address
     modified(v, CLEAN_CR2)
     return inject_fault(g, e)
 
 cdef inline int exit_shadow_fault(Guest* g, Event* e) noexcept nogil:
     """Each page fault exits.  The monitor walks the guest's tables: its own entry was missing, or a table is written
-    (the monitor carries the store out and moves RIP, which the engine does by itself), or the fault is the guest's."""
+    (the monitor carries the store out and moves RIP, which the engine does by itself), or the fault is the guest's.
+    shadow_resolve books that work."""
     cdef ExitInfo info
     cdef uint64_t began = busy_units(g.ledger)
     cdef int status
