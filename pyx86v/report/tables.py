@@ -85,6 +85,7 @@ def counts(result):
     rows += [(f"TLB {label(name)}", value) for name, value in result["tlb"].items()]
     rows += [(f"walk {label(name)}" if name != "count" else "walks", value)
              for name, value in result["walks"].items() if isinstance(value, int)]
+    rows += [(f"shadow: {label(name)}", value) for name, value in result["shadow"].items()]
     return rows + [(f"hole: {name}", value) for name, value in result["holes"].items()]
 
 
