@@ -59,7 +59,6 @@ cdef inline int shadow_init(Shadow* s, const Ram* ram, const Window* guest, hpa_
     s.bucket_bits = <uint32_t>bucket_bits_for(s.n_pages)
     while bytes_for(frames, s.n_pages, <int>s.bucket_bits) > bytes:
         s.bucket_bits -= 1
-    memset(ram_pointer(ram, at, bytes), 0, bytes_for(frames, s.n_pages, <int>s.bucket_bits))
     w.s = s
     w.ram = ram
     arrays_find(&w)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Shadow pages and their entries: the lists that lead backwards, tracing, eviction."""
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.string cimport memset
 from pyx86v.arch.ptes cimport *
 from pyx86v.cost.ledger cimport SHADOW, SHADOW_PAGE, SHADOW_ZAP, charge
 from pyx86v.mmu.shadow_state cimport *
@@ -87,14 +88,17 @@ cdef inline void page_used(Shadower* w, uint32_t i) noexcept nogil:
 # ---------------------------------------------------------------- tracing
 
 cdef inline void frame_protect(Shadower* w, uint64_t gfn) noexcept nogil:
-    """No entry maps the frame writable from here on, nor does the TLB once the flush is made."""
+    """No entry maps the frame writable from here on, nor does the TLB once the flush is made.  Of a long list the rest is
+    dropped, so that the work stays in proportion to the entries that were made."""
     cdef uint32_t slot = w.frame[gfn].maps, next
+    cdef int n = 0
     cdef bint did = False
     while slot != NIL:
-        if w.table[slot] & PTE_W:
-            entry_set(w, slot, w.table[slot] & ~<uint64_t>PTE_W)
-            did = True
-        slot = w.link[slot].next
+        next = w.link[slot].next
+        did |= w.table[slot] & PTE_W != 0
+        entry_set(w, slot, w.table[slot] & ~<uint64_t>PTE_W if n < LONG_LIST else 0)
+        n += 1
+        slot = next
     slot = w.large[gfn >> 9].maps
     while slot != NIL:
         next = w.link[slot].next
@@ -218,6 +222,9 @@ cdef inline uint32_t page_new(Shadower* w, int kind, int level, uint64_t gfn, in
     p.quadrant = <uint8_t>quadrant
     p.live = 0
     p.parents = NIL
+    if not p.clean:
+        memset(&w.table[<uint64_t>i << 9], 0, 4096)
+        p.clean = 1                          # and a page that is freed has no entries left
     p.next = bucket[0]
     bucket[0] = i
     age_add(w, i)
@@ -226,12 +233,15 @@ cdef inline uint32_t page_new(Shadower* w, int kind, int level, uint64_t gfn, in
     return i
 
 cdef inline void pool_init(Shadower* w) noexcept nogil:
-    """All pages free, no frame mapped."""
+    """All pages free, no frame mapped.  Tables are cleared when they are first used."""
     cdef Shadow* s = w.s
     cdef uint64_t i
     for i in range(s.n_pages):
         w.page[i].kind = KIND_FREE
+        w.page[i].clean = 0
         w.page[i].next = <uint32_t>i + 1 if i + 1 < s.n_pages else NIL
+    memset(w.frame, 0, s.frames * sizeof(ShadowFrame))
+    memset(w.large, 0, larges_of(s.frames) * sizeof(ShadowLarge))
     for i in range(s.frames):
         w.frame[i].maps = NIL
     for i in range(larges_of(s.frames)):

@@ -37,6 +37,7 @@ cdef enum:
     SHADOW_ENTRIES = 512     # of a table
     MAX_UNSYNCED = 32        # frames out of sync at a time
     LEAST_PAGES = 8          # a walk holds at most four
+    LONG_LIST = 256          # entries of one frame that are kept when it becomes a table
     POOL_FLOOR = 64          # pages beyond the share of guest memory
     POOL_SHARE = 50          # one shadow page for so many guest pages: 2 %, as KVM
 
@@ -111,7 +112,8 @@ ctypedef struct ShadowPage:
     uint8_t kind
     uint8_t level            # 4..1
     uint8_t quadrant         # 32-bit: which part of the 1,024 guest entries
-    uint8_t pad[3]
+    uint8_t clean            # its memory holds no entries
+    uint8_t pad[2]
 
 ctypedef struct ShadowLink:
     uint32_t next
