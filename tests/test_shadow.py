@@ -212,6 +212,21 @@ def test_a_flooded_leaf_table_goes_out_of_sync_and_back(mode):
     bench.check()
 
 
+def test_a_table_of_two_levels_is_never_out_of_sync():
+    """The guest uses its leaf table as a directory, too."""
+    bench, _ = guest(unsync_after=1)
+    bench.access(DATA)
+    entry(bench, 20, 0x14000 | OPEN), entry(bench, 20, 0x14000 | OPEN)
+    assert bench.counts()["out_of_sync"] == 1
+    bench.poke(DATA, pack(0x20000 | OPEN))
+    assert bench.access(0x2008, WRITE, KERNEL, 8)[0] == "once"
+    bench.poke(0x2008, pack(PT | OPEN))
+    assert bench.access(1 << 30 | 16 << 21) == ("ok", BASE + 0x20000)
+    assert bench.counts()["out_of_sync"] == 0 and bench.counts()["resynced"] == 1
+    assert [entry(bench, 20, 0x14000 | OPEN) for _ in range(4)] == [True] * 4
+    bench.check()
+
+
 def test_writes_with_uses_between_stay_traced():
     """The page-table storm: an exit for every write."""
     bench, _ = guest()
