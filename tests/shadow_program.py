@@ -159,7 +159,7 @@ class Program:
     def __init__(self, seed, modes, base=2 << 20, **options):
         self.random = random.Random(seed)
         self.modes = modes
-        self.bench = ShadowBench(guest=SIZE, base=base, rom=ROM, **options)
+        self.bench = ShadowBench(guest=SIZE, base=base, rom=ROM, **{"unsync_after": 4} | options)
         self.bench.set(maxphyaddr=36)
         self.ctx = Machine(maxphyaddr=36, size=SIZE)
         self.memory = bytearray(SIZE + ROM)

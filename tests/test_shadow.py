@@ -251,6 +251,20 @@ def test_a_table_that_became_data_is_let_go():
     bench.check()
 
 
+def test_a_tree_that_became_data_is_let_go():
+    """Another CR3, and nobody has cleared the old upper tables: their leaf tables' frames do not stay traced for ever."""
+    bench, _ = guest(zap_after=4, unsync_after=0)
+    for table in range(0x1000, 0x5000, 0x1000):
+        bench.poke(table + 0x8000, bench.peek(table, 4096))
+    for table in range(0x9000, 0xc000, 0x1000):
+        bench.poke(table, pack(table + 0x1000 | OPEN & ~D))
+    bench.access(DATA)
+    bench.enter(cr3=0x9000)
+    assert [bench.access(PT + 8 * i, WRITE, KERNEL, 8)[0] for i in range(16)] == ["once"] * 4 + ["ok"] * 12
+    assert [bench.access(0xc000 + 8 * i, WRITE, KERNEL, 8)[0] for i in range(16)] == ["once"] * 16, "this one is in use"
+    bench.check()
+
+
 def test_writes_by_others():
     bench, _ = guest()
     bench.access(DATA), bench.access(0x11000)

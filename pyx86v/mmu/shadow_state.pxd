@@ -54,7 +54,7 @@ cdef enum ShadowKind:
 
 ctypedef struct ShadowConfig:
     uint32_t unsync_after    # traced writes to a leaf table, none of its entries used between, that let it go out of sync; 0: never
-    uint32_t zap_after       # the same for a table that nothing points to any more, data by now: it is dropped; 0: never
+    uint32_t zap_after       # the same for a table that the processor's walk does not reach, data perhaps: it is dropped; 0: never
     uint32_t most_unsynced   # frames out of sync at a time, at most MAX_UNSYNCED
     uint32_t pad
 

@@ -191,11 +191,19 @@ cdef inline bint may_unsync(const Shadower* w, uint64_t gfn, uint32_t i) noexcep
         i = w.page[i].next
     return used and w.guest.mode != PAGING_NONE and w.s.config.most_unsynced != 0
 
+cdef inline bint page_in_use(const Shadower* w, uint32_t i) noexcept nogil:
+    """Does the processor's walk reach the page, by the entry that was made last at each level above?"""
+    while not page_is_root(w, i):
+        if w.page[i].parents == NIL:
+            return False
+        i = w.page[i].parents >> 9           # a level up
+    return True
+
 cdef inline bint frame_in_use(const Shadower* w, uint64_t gfn) noexcept nogil:
-    """Does the processor's walk reach a page derived from the frame, or may it by other entries?"""
+    """Does it reach a page derived from the frame?"""
     cdef uint32_t i = bucket_of(w, gfn)[0]
     while i != NIL:
-        if w.page[i].gfn == gfn and w.page[i].kind == KIND_TABLE and (w.page[i].parents != NIL or page_is_root(w, i)):
+        if w.page[i].gfn == gfn and w.page[i].kind == KIND_TABLE and page_in_use(w, i):
             return True
         i = w.page[i].next
     return False
