@@ -425,8 +425,8 @@ cdef class Machine:
         return b.data[:b.size]
 
     def _worlds(self):
-        """For tests: how often worlds were switched, and what worlds_held() of engine/worlds.pyx finds."""
-        return {"switches": self.worlds.plan.switches, "held": worlds_held(self.worlds)}
+        """For tests: how often worlds were switched, and who holds what (worlds_held() of engine/worlds.pyx)."""
+        return {"switches": self.worlds.plan.switches, **worlds_held(self.worlds)}
 
     cdef int _expect_stopped(self, str what) except -1:
         if self.running:

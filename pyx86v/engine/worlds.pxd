@@ -73,7 +73,7 @@ cdef Worlds* worlds_new(Engine* e, uint32_t count) except NULL
 cdef void worlds_free(Worlds* w) noexcept
 cdef void worlds_connect(Worlds* w) noexcept
 cdef int worlds_run(Worlds* w, bint step) noexcept nogil
-cdef list worlds_held(Worlds* w)
+cdef dict worlds_held(Worlds* w)
 
 cdef inline uint64_t busy(const Engine* e) noexcept nogil:
     """The ledger's clock without the time that HLT skipped."""

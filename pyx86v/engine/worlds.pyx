@@ -15,7 +15,8 @@ from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.engine cimport engine_run
 from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_victims
 from pyx86v.mmu.invalidate cimport INVVPID_ALL, mmu_flush_asid, mmu_invvpid
-from pyx86v.mmu.tlb cimport TAG_NESTED, TLB_POOL
+from pyx86v.arch.ptes cimport FRAME_MASK
+from pyx86v.mmu.tlb cimport ARRAY_PDE, ARRAY_PDPTE, ARRAY_PML4E, TAG_NESTED, TLB_POOL
 from pyx86v.vmm.clock cimport INSTRUCTION_CYCLES, guest_time
 from pyx86v.vmm.guest cimport *
 
@@ -292,27 +293,35 @@ cdef list soft_held(Engine* e):
     return found
 
 
-cdef list worlds_held(Worlds* w):
-    """[(number of the world, or -1, host address, bytes)] of every page that the modelled TLBs and the soft TLB hold.
+cdef dict worlds_held(Worlds* w):
+    """Who could reach what of the machine's RAM now.
 
-    A modelled entry belongs to the world whose tag or nested root it carries; -1 where no world has it.
+    memory   [(first, end, firmware, its end)] of each world: its window, and firmware; its monitor's memory lies between
+    pages    {(world, machine address, bytes)} of the pages that the modelled TLBs and the soft TLB hold
+    tables   the same of the walk caches
+    A modelled entry is the world's whose tag or nested root it carries, and -1's where no world has it.
     """
     cdef Engine* e = w.engine
+    cdef uint32_t n
     cdef int i
-    owners = {}
+    owners, memory, tables = {}, [], set()
     for n in range(w.plan.count):
         v = &w.seat[n].world.vcpu[0]
-        owners[v.paging.asid, v.paging.eptp & 0xffffffffff000] = n
-        if v.paging.eptp:
-            owners[None, v.paging.eptp & 0xffffffffff000] = n
+        root = v.paging.eptp & FRAME_MASK
+        for asid in (v.paging.asid, None) if root else (v.paging.asid,):
+            owners[asid, root] = n
+        p = &w.seat[n].world.window
+        memory.append((p.base, p.base + p.size, p.rom_base, p.rom_base + p.rom_size))
     if w.plan.zero_owner < w.plan.count:
         owners[0, 0] = w.plan.zero_owner
-    held = [(w.plan.front, at, size) for at, size in soft_held(e)]
+    pages = {(w.plan.front, at, size) for at, size in soft_held(e)}
     for i in range(TLB_POOL):
         if e.mmu.tlb.key[i]:
             entry = &e.mmu.tlb.entry[i]
             tag = &e.mmu.tlb.tag[entry.tag]
-            root = tag.eptp & 0xffffffffff000
-            owner = owners.get((None if tag.pcid == TAG_NESTED else tag.asid, root), -1)
-            held.append((owner, entry.pfn << PAGE_SHIFT, 1 << entry.shift if entry.array < 10 else 4096))
-    return held
+            owner = owners.get((None if tag.pcid == TAG_NESTED else tag.asid, tag.eptp & FRAME_MASK), -1)
+            if entry.array == ARRAY_PML4E or entry.array == ARRAY_PDPTE or entry.array == ARRAY_PDE:
+                tables.add((owner, entry.pfn << PAGE_SHIFT, 4096))
+            else:
+                pages.add((owner, entry.pfn << PAGE_SHIFT, 1 << entry.shift))
+    return {"memory": memory, "pages": pages, "tables": tables, "ones": e.void_page, "end": e.ram.size}
