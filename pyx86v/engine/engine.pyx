@@ -253,10 +253,13 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
 cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     """uc_struct.add_inline_hook: called by the translator once a block."""
     cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
+    cdef int* operations = <int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS)
+    cdef int before = operations[0]
     emit_accounting(e, <void*>block_slow, record_new(e))
+    operations[0] = before + 1               # as the public hook's call counts: blocks end at the same place in both engines
     if e.short_blocks:
         e.short_blocks -= 1                  # one instruction a block
-        (<int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS))[0] = TCG_OPS_FULL
+        operations[0] = TCG_OPS_FULL
 
 # The portable engine: the public BLOCK hook ---------------------------------------------------
 
