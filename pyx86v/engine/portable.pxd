@@ -8,6 +8,7 @@ different code segments or RF, the first block after a start.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport PAGE_MASK
+from pyx86v.cost.block cimport MARK_REP
 from pyx86v.engine.blocks cimport code_mode, env_eip_of, record_decode, record_new
 from pyx86v.engine.breakpoints cimport at_breakpoint, debug_registers_hit, resume_flag
 from pyx86v.engine.budget cimport mark_at
@@ -26,15 +27,17 @@ cdef inline void portable_forget(Engine* e, uint64_t pc) noexcept nogil:
         r = &e.records[r.next]
 
 cdef inline bint is_restart(Engine* e, uint64_t pc, uint32_t size, const BlockRecord* r) noexcept nogil:
-    """One instruction inside the block that ran last, ending neither in a transfer nor at a page: the engine
+    """One instruction inside the block that ran last, not ending in a transfer: the engine
     runs it again because it changed its own block.  A breakpoint is such a block too."""
     cdef BlockRecord* prev = e.current[0]
     if at_breakpoint(e, pc) or (debug_registers_hit(e, pc) and not resume_flag(e)):
         return False
     if r.count != 1 or r.flags & REC_TRANSFER or prev.size == 0 or r.mode != prev.mode:     # another width came by a far jump
         return False
-    return prev.pc <= pc < prev.pc + prev.size and pc + size < prev.pc + prev.size and \
-        mark_at(e, prev, r.eip) >= 0 and (pc + size) & PAGE_MASK != 0
+    if e.marks[r.first_mark].flags & MARK_REP:           # each turn is a block, the last instruction of the one before
+        return False
+    return prev.pc <= pc < prev.pc + prev.size and pc + size <= prev.pc + prev.size and \
+        mark_at(e, prev, r.eip) >= 0
 
 cdef inline void portable_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     cdef uint32_t chain = r.next
