@@ -27,6 +27,7 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_ledger, account_now, account_tlb, account_walks
+from pyx86v.engine.breakpoints cimport breakpoint_change
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
 from pyx86v.engine.snapshot cimport *
@@ -689,13 +690,16 @@ cdef class Machine:
     # -- breakpoints, devices, hooks ---------------------------------------------------------
 
     def add_breakpoint(self, address):
-        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.  ValueError beyond 64 of them."""
-        if not engine_breakpoint(self.e, address, True):
+        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.
+
+        Set by a callback it counts from the next block on.  Raises ValueError beyond 64 of them.
+        """
+        if not breakpoint_change(self.e, address, True):
             raise ValueError(f"breakpoint: {address:#x} is one too many, expected at most {MAX_BREAKPOINTS}")
 
     def remove_breakpoint(self, address):
         """Undo add_breakpoint.  KeyError when there is none."""
-        if not engine_breakpoint(self.e, address, False):
+        if not breakpoint_change(self.e, address, False):
             raise KeyError(f"breakpoint: none at {address:#x}")
 
     def add_port_device(self, first, count, device):

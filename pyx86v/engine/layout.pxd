@@ -34,7 +34,7 @@ cdef extern from *:
     extern _Bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t va, int size, int access, int mmu_idx, _Bool probe, uintptr_t ra);
     extern void helper_check_exit_request_x86_64(void *uc, uint32_t a);
     extern int cpu_breakpoint_insert_x86_64(void *cpu, uint64_t pc, int flags, void **bp);
-    extern int cpu_breakpoint_remove_x86_64(void *cpu, uint64_t pc, int flags);
+    extern void cpu_breakpoint_remove_all_x86_64(void *cpu, int flags);
     extern void breakpoint_handler_x86_64(void *cpu);
     extern void uc_add_inline_hook_x86_64(void *uc, void *hook, void **args, int n);
     /* translator */
@@ -66,7 +66,7 @@ cdef extern from *:
     bint x86_cpu_tlb_fill_x86_64(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil
     void helper_check_exit_request_x86_64(void* uc, uint32_t a) noexcept nogil
     int cpu_breakpoint_insert_x86_64(void* cpu, uint64_t pc, int flags, void** bp) noexcept nogil
-    int cpu_breakpoint_remove_x86_64(void* cpu, uint64_t pc, int flags) noexcept nogil
+    void cpu_breakpoint_remove_all_x86_64(void* cpu, int flags) noexcept nogil
     void breakpoint_handler_x86_64(void* cpu) noexcept nogil
     void uc_add_inline_hook_x86_64(void* uc, void* hook, void** args, int n) noexcept nogil
     void* tcg_temp_new_internal_x86_64(void* s, int type, bint local) noexcept nogil

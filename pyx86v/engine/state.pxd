@@ -130,6 +130,7 @@ ctypedef struct Engine:
     uint64_t exits       # of all kinds
     uint64_t breakpoints[MAX_BREAKPOINTS]
     int breakpoint_count
+    bint rearm           # they have changed: the engine must be told (breakpoints.pxd)
     bint stopping
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart
