@@ -23,7 +23,7 @@ from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.deliver cimport *
-from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
+from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, translate
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
@@ -51,6 +51,7 @@ cdef extern from *:
 
 cdef enum:
     POLL_SLOW_PATHS = 4095   # and how many slow paths: a guest that makes the engine slow must give way to Ctrl-C too
+    IDLE_TURNS = 16          # starts of the engine without a block that runs: it will not run any
     POLL_UNITS = 1 << 26     # how much machine time passes between looks at signals: about 1 M cycles
 
 cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
@@ -610,7 +611,7 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     e.block_rest = block_rest
     records_reset(e)
     err = uc_ctl_set_cpu_model(e.uc, UC_CPU_X86_HASWELL)
-    err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size, UC_PROT_ALL, e.ram.base)
+    err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size + SPARE_BYTES, UC_PROT_ALL, e.ram.base)
     err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>MMIO_BASE, on_mmio_read, e, on_mmio_write, e)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INTR, <void*>on_interrupt, e, 1, 0)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN_INVALID, <void*>on_invalid, e, 1, 0)
@@ -725,7 +726,8 @@ cdef int engine_run(Engine* e, bint step) noexcept nogil:
 
 cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     """Run until something sets `stopping`.  The uc_err of the engine."""
-    cdef int err = 0
+    cdef int err = 0, turns = 0
+    cdef uint64_t seen = e.slow_paths
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = e.portable
@@ -734,6 +736,13 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     if e.vcpu.halted:
         wait_for_interrupt(e)
     while not e.stopping and err == 0:
+        if e.slow_paths != seen:
+            turns = 0
+        seen = e.slow_paths
+        turns += 1
+        if turns > IDLE_TURNS:
+            stop(e, STOP_ERROR, 0)
+            break
         grant(e, 0)
         e.stepping = e.step_next = step
         if step:

@@ -112,9 +112,13 @@ cdef enum:                     # CPUX86State
     ENV_IDT = 0x190
     ENV_CR = 0x1a8
     ENV_EFER = 0x250
-    ENV_FPU = 0x260            # x87 stack top, status, control, tags: 16 bytes
+    ENV_FPU = 0x25c            # x87 stack top, status, control, tags: 16 bytes
     ENV_FPREGS = 0x270         # eight slots of 16 bytes
+    ENV_FP_STATUS = 0x308      # float_status of x87,
     ENV_FT0 = 0x310            # 16 bytes of scratch
+    ENV_MMX_STATUS = 0x320     # MMX
+    ENV_SSE_STATUS = 0x328     # and SSE
+    ROUNDING_MODE = 1          # i8 in them: 0 nearest, 1 down, 2 up, 3 to zero
     ENV_MXCSR = 0x330
     ENV_XMM = 0x338            # slots of 64 bytes
     ENV_AFTER_XMM = 0xb38      # behind 32 of them: scratch, and the state of extensions that the engine does not have

@@ -60,6 +60,7 @@ cdef enum:
     MAX_PAGE_FLIPS = 8
 
     MAX_VCPUS = 1        # of one guest
+    SPARE_BYTES = 4 * 4096   # mapped behind RAM for the engine alone (configure.pyx)
 
 ctypedef struct World:   # saved: one guest of the machine
     uint32_t vcpu_count
