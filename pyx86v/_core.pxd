@@ -22,15 +22,17 @@ cdef class Machine:
     cdef list _guests
     cdef object _profile, _error, _brand, _vendor
     cdef bint running
+    cdef unsigned long runner    # the thread that runs it
     cdef object __weakref__
     cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1
     cdef object _own(self)
     cdef object _result(self, int reason)
     cdef int _set_entry(self, dict entry) except -1
-    cdef void _refresh_paging(self) noexcept
     cdef int _start(self) except -1
     cdef object _run(self, max_cycles, max_instructions, max_exits, bint step)
     cdef int _expect_stopped(self, str what) except -1
+    cdef int _expect_made(self) except -1
+    cdef int _expect_mine(self) except -1
     cdef int _expect_devices(self) except -1
     cdef int _failed(self, error) noexcept
     cdef int _port_event(self, Event* ev) noexcept

@@ -7,14 +7,13 @@
     >>> m.run()
     Stop(reason=<StopReason.EXIT: 'exit'>, status=0, detail='')
 """
-import enum
 import hashlib
 import importlib
 import os
 import pkgutil
-from collections import namedtuple
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -25,22 +24,25 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_ledger, account_now, account_tlb, account_walks
+from pyx86v.engine.breakpoints cimport breakpoint_change
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
 from pyx86v.engine.snapshot cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
 from pyx86v.engine.uc cimport uc_strerror
-from pyx86v.mmu.mmu cimport Mmu, paging_mode
+from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport hole_counts, hole_sites, hole_text
+from pyx86v.vmm.paging cimport paging_refresh
 
 from pyx86v import __version__, boot, snapshot, vmm
-from pyx86v.cost.profile import load_profile
+from pyx86v.cost.profile import fingerprint, load_profile
 from pyx86v.engine.layout import verify
 from pyx86v.guests import LARGEST_MEMORY, Guest as GuestOfMachine
 from pyx86v.snapshot import SnapshotError
+from pyx86v.stop import Stop, StopReason
 
 __all__ = ["LARGEST_MEMORY", "Machine", "SnapshotError", "Stop", "StopReason", "styles"]
 
@@ -60,20 +62,6 @@ cdef extern from *:
     const uint64_t FOREVER "PYX_FOREVER"
     int raise_pending "pyx_raise_pending"() except -1   # what a signal handler raised during or just after the run
 
-
-class StopReason(enum.Enum):
-    """Why a run ended."""
-    EXIT = "exit"              # the guest wrote its status to the debug-exit port
-    HALT = "halt"              # HLT with nothing left that could wake the guest
-    SHUTDOWN = "shutdown"      # triple fault, or the guest reset the machine
-    LIMIT = "limit"            # a limit of run()
-    HOLE = "hole"              # a sensitive instruction that did not trap (deprivileged styles)
-    ERROR = "error"            # the monitor could not go on
-    BREAKPOINT = "breakpoint"  # an address of add_breakpoint()
-
-
-Stop = namedtuple("Stop", "reason status detail")
-Stop.__doc__ = "What run() returns: reason (StopReason), status (int, the guest's), detail (str)."
 
 _REASONS = {STOP_EXIT: StopReason.EXIT, STOP_HALT: StopReason.HALT, STOP_SHUTDOWN: StopReason.SHUTDOWN,
             STOP_LIMIT: StopReason.LIMIT, STOP_HOLE: StopReason.HOLE, STOP_ERROR: StopReason.ERROR,
@@ -244,10 +232,12 @@ cdef class Machine:
 
     cdef object _own(self):
         """The Guest on the processor."""
+        self._expect_made()
         return self._guests[self.worlds.plan.front]
 
     def _bring(self, uint32_t index):
         """Put a guest on the processor, outside of modelled time; the one that was there.  ValueError inside a callback."""
+        self._expect_made()
         cdef uint32_t before = self.worlds.plan.front
         if index != before:
             self._expect_stopped("looking at another guest")
@@ -267,6 +257,7 @@ cdef class Machine:
 
         Raises BootError (a ValueError, one line) when the image cannot be booted, ValueError when there is a guest already.
         """
+        self._expect_mine()
         self._expect_stopped("load()")
         if self._own().loaded:
             raise ValueError("machine: has a guest already, expected a new Machine for another")
@@ -288,7 +279,7 @@ cdef class Machine:
         self.e.vcpu.cr3 = entry["cr3"]
         c.set(c, REG_CR3, entry["cr3"])
         for name, (selector, base, limit, flags) in entry["segments"].items():
-            self.set_segment(name, selector, base, limit, flags if name != "tr" else flags & ~0x200)
+            self.set_segment(name, selector, base, limit, flags)
         c.set(c, REG_GDTR_BASE, entry["gdt"][0])
         c.set(c, REG_GDTR_LIMIT, entry["gdt"][1])
         c.set(c, REG_IDTR_BASE, entry["idt"][0])
@@ -299,19 +290,8 @@ cdef class Machine:
         c.set(c, REG_RIP, entry["rip"])
         c.set(c, REG_PAT, 0x0007040600070406)          # SDM 3A 11.12.4
         self.e.vcpu.msr_value[1] = 1               # IA32_MISC_ENABLE: fast strings
-        self._refresh_paging()
+        paging_refresh(&self.e.guest)
         return 0
-
-    cdef void _refresh_paging(self) noexcept:
-        cdef Cpu* c = &self.e.ops
-        p = &self.e.vcpu.paging
-        p.cr0 = c.get(c, REG_CR0)
-        p.cr3 = self.e.vcpu.cr3
-        p.cr4 = c.get(c, REG_CR4)
-        p.efer = c.get(c, REG_EFER)
-        p.pcid = <uint16_t>(self.e.vcpu.cr3 & 0xfff) if p.cr4 & CR4_PCIDE else 0
-        p.mode = <uint8_t>paging_mode(p.cr0, p.cr4, p.efer)
-        engine_flush(self.e)
 
     cdef int _start(self) except -1:
         """The style's own beginning (a VMCS, EPT tables); the guest's first state is in place."""
@@ -357,6 +337,7 @@ cdef class Machine:
     cdef object _run(self, max_cycles, max_instructions, max_exits, bint step):
         cdef Engine* e = self.e
         cdef int err
+        self._expect_made()
         self._expect_stopped("run() or step()")
         if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before run()")
@@ -369,7 +350,7 @@ cdef class Machine:
         e.max_exits = _limit(worlds_exits(self.worlds), max_exits, 1)
         e.poll_units = self.ledger_.total
         self._error = None
-        self.running = True
+        self.running, self.runner = True, PyThread_get_thread_ident()
         with nogil:
             err = worlds_run(self.worlds, step)
         self.running = False
@@ -404,6 +385,7 @@ cdef class Machine:
 
     def _account(self, int index, what):
         """What one guest has of the machine's counts (-1: all): "units", "instructions", "ledger", "ledger_units", "tlb", "walks"."""
+        self._expect_made()
         cdef Account a
         if index < 0:
             account_now(&self.ledger_, self.mmu, &a)
@@ -420,17 +402,31 @@ cdef class Machine:
 
     def _sink(self, uint32_t index, what):
         """What one guest sent: "console", "debug" or "report", as bytes."""
+        self._expect_mine()
         s = &self.worlds.seat[index].sinks
         b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
         return b.data[:b.size]
 
     def _worlds(self):
         """For tests: how often worlds were switched, and who holds what (worlds_held() of engine/worlds.pyx)."""
+        self._expect_made()
         return {"switches": self.worlds.plan.switches, **worlds_held(self.worlds)}
 
     cdef int _expect_stopped(self, str what) except -1:
         if self.running:
             raise ValueError(f"machine: {what} inside a callback, expected after run() has returned")
+        return 0
+
+    cdef int _expect_made(self) except -1:
+        if self.e.env is NULL:
+            raise ValueError("machine: not made, expected __init__() before anything else")
+        return 0
+
+    cdef int _expect_mine(self) except -1:
+        """What the engine may be changing at this moment is for the thread that runs it, in a callback."""
+        self._expect_made()
+        if self.running and self.runner != PyThread_get_thread_ident():
+            raise ValueError("machine: runs in another thread, expected this after run() has returned")
         return 0
 
     # -- saved state -------------------------------------------------------------------------
@@ -445,10 +441,11 @@ cdef class Machine:
         hooks and Python devices, which keep their own state; the file is written whole or not at all.
         Raises ValueError before load() and from a callback, OSError when the file cannot be written.
         """
+        self._expect_made()
         self._expect_stopped("save()")
         if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before save()")
-        header = {"version": __version__, "options": self.options, "profile": snapshot.fingerprint(self._profile),
+        header = {"version": __version__, "options": self.options, "profile": fingerprint(self._profile),
                   "devices": [[guest.index, kind, *device[:2]] for guest in self._guests
                               for kind, devices in (("ports", guest.ports), ("mmio", guest.mmio)) for device in devices]}
         snapshot.write(path, header, snapshot_sections(self.worlds))
@@ -472,10 +469,10 @@ cdef class Machine:
             if header["version"] != __version__:
                 raise SnapshotError(f"{path}: version: {header['version']}, expected {__version__}")
             try:
-                m = cls(**{**header["options"], "engine": engine or header["options"]["engine"]})
-            except (TypeError, ValueError) as error:
-                raise SnapshotError(f"{path}: {error}") from None
-            if header["profile"] != snapshot.fingerprint(m._profile):
+                m = cls(**{**header["options"], "engine": engine or header["options"].get("engine")})
+            except (TypeError, ValueError, OSError) as error:
+                raise SnapshotError(f"{path}: options: {' '.join(str(error).split())}") from None
+            if header["profile"] != fingerprint(m._profile):
                 raise SnapshotError(f"{path}: profile: {m.profile} has changed, expected it as it was when the machine was saved")
             problem = snapshot_apply(m.worlds, sections)
             if problem is not None:
@@ -543,6 +540,7 @@ cdef class Machine:
     @property
     def exits(self):
         """{reason: {count, cycles, min, max, squares}} of the style's exits; cycles from exit to entry."""
+        self._expect_mine()
         result = {}
         for i in range(MAX_EXIT_KINDS):
             x = &self.e.vcpu.exits[i]
@@ -565,6 +563,7 @@ cdef class Machine:
     @property
     def events(self):
         """What was delivered to the guest: exceptions by vector, software interrupts, external interrupts."""
+        self._expect_mine()
         v = self.e.vcpu
         return {"exceptions": {i: v.exceptions[i] for i in range(32) if v.exceptions[i]},
                 "software_interrupts": v.software_ints, "interrupts": v.interrupts}
@@ -572,6 +571,7 @@ cdef class Machine:
     @property
     def shadow(self):
         """Counts of the monitor's shadow tables, as ShadowCounters in mmu/shadow_state.pxd has them; {} for a style without."""
+        self._expect_made()
         return dict(self.e.world.shadow.count) if self.e.style.shadow else {}
 
     @property
@@ -593,22 +593,26 @@ cdef class Machine:
     @property
     def console(self):
         """Everything the guest sent through COM1 (bytes; the first 64 MiB)."""
+        self._expect_mine()
         return self._sink(self.worlds.plan.front, "console")
 
     @property
     def debug_console(self):
         """Everything the guest sent to port 0xe9 (bytes)."""
+        self._expect_mine()
         return self._sink(self.worlds.plan.front, "debug")
 
     @property
     def report(self):
         """The 32-bit words the guest wrote to port 0xe8 (list of int)."""
+        self._expect_mine()
         raw = self._sink(self.worlds.plan.front, "report")
         return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
 
     @property
     def guest_time(self):
         """The guest's clock, in cycles of the profile's frequency."""
+        self._expect_mine()
         return guest_time(&self.e.guest)
 
     @property
@@ -618,6 +622,7 @@ cdef class Machine:
 
     def send(self, bytes data):
         """Let the guest receive `data` on COM1, after what was sent before."""
+        self._expect_mine()
         buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
         self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
 
@@ -630,6 +635,7 @@ cdef class Machine:
 
             hex(m.registers["rip"]), m.registers["cs"][0]
         """
+        self._expect_mine()
         cdef Cpu* c = &self.e.ops
         cdef Segment s
         result = {name: c.gpr[i] for i, name in enumerate(_GPR)}
@@ -645,6 +651,7 @@ cdef class Machine:
 
     def set_register(self, name, value):
         """Set a general register, rip, rflags, cr2 or a debug register.  KeyError for another name."""
+        self._expect_mine()
         cdef Cpu* c = &self.e.ops
         value &= FOREVER
         if name in _GPR:
@@ -655,8 +662,16 @@ cdef class Machine:
             raise KeyError(f"{name}: expected a general register, rip, rflags, cr2 or dr0..dr7")
 
     def set_segment(self, name, selector, base, limit, flags):
-        """Load a segment register with its hidden part; flags are the descriptor's second word's bits 8-23."""
+        """Load a segment register with its hidden part; flags are the descriptor's second word's bits 8-23.
+
+        Raises ValueError for a name that there is not, and for a TR that is no present TSS.
+        """
+        self._expect_mine()
         cdef Segment s
+        if name == "tr":
+            flags &= ~0x200                            # kept "available": the engine aborts on a busy TSS
+            if flags & 0x9700 != 0x8100:
+                raise ValueError(f"tr: flags {flags:#x}, expected those of a present TSS")
         s.selector = selector
         s.base = base
         s.limit = limit
@@ -667,11 +682,13 @@ cdef class Machine:
 
     def read_memory(self, gpa, size):
         """`size` bytes of guest-physical memory.  ValueError outside RAM."""
+        self._expect_mine()
         self._check_range(gpa, size)
         return (<char*>self.e.ram.base + self.e.world.window.base + <uint64_t>gpa)[:size]
 
     def write_memory(self, gpa, data):
         """Write bytes to guest-physical memory; translated code there is dropped.  ValueError outside RAM."""
+        self._expect_mine()
         cdef const uint8_t[::1] view = bytes(data)
         cdef uint64_t n = view.shape[0]
         self._check_range(gpa, n)
@@ -685,6 +702,7 @@ cdef class Machine:
 
     def digest(self):
         """sha256 over guest RAM in address order and the architectural registers; neither time nor monitor state."""
+        self._expect_mine()
         cdef uint64_t at = 0, step = 1 << 24
         cdef Cpu* c = &self.e.ops
         h = hashlib.sha256()
@@ -700,13 +718,18 @@ cdef class Machine:
     # -- breakpoints, devices, hooks ---------------------------------------------------------
 
     def add_breakpoint(self, address):
-        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.  ValueError beyond 64 of them."""
-        if not engine_breakpoint(self.e, address, True):
+        """Stop (StopReason.BREAKPOINT) before the instruction at this linear address runs.
+
+        Set by a callback it counts from the next block on.  Raises ValueError beyond 64 of them.
+        """
+        self._expect_mine()
+        if not breakpoint_change(self.e, address, True):
             raise ValueError(f"breakpoint: {address:#x} is one too many, expected at most {MAX_BREAKPOINTS}")
 
     def remove_breakpoint(self, address):
         """Undo add_breakpoint.  KeyError when there is none."""
-        if not engine_breakpoint(self.e, address, False):
+        self._expect_mine()
+        if not breakpoint_change(self.e, address, False):
             raise KeyError(f"breakpoint: none at {address:#x}")
 
     def add_port_device(self, first, count, device):

@@ -9,10 +9,10 @@
                      the sections, one behind the other
     end - 32  32     sha256 of everything before
 
-The format says nothing about what the sections mean: that is engine/snapshot.pyx.  A checksum is no signature:
-a snapshot is as trusted as the program that wrote it.
+The format says nothing about what the sections mean: that is engine/snapshot.pyx.  A checksum is no signature, so
+what the sections say is checked before it is used (engine/sound.pxd); only the shadow tables of vmx+shadow, which lie in
+the monitor's memory, are taken as they are.
 """
-import dataclasses
 import hashlib
 import json
 import mmap
@@ -94,7 +94,7 @@ def _parse(path, data, views):
     if digest.digest() != data[end:]:
         raise SnapshotError(f"{path}: checksum: differs, expected {digest.hexdigest()}: the file is damaged or cut short")
     at = PREFIX.size + header_bytes
-    header = json.loads(bytes(data[PREFIX.size:at]))
+    header = _header(path, bytes(data[PREFIX.size:at]))
     for name, size in header["sections"]:
         views[name] = data[at:at + size]
         at += size
@@ -103,7 +103,16 @@ def _parse(path, data, views):
     return header
 
 
-def fingerprint(profile):
-    """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
-    fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+def _header(path, text):
+    """The header as write() makes it: every field that a reader relies on, of its type."""
+    try:
+        header = json.loads(text)
+        good = (isinstance(header["version"], str) and isinstance(header["profile"], str) and isinstance(header["options"], dict)
+                and all(isinstance(name, str) and isinstance(size, int) and size >= 0 for name, size in header["sections"])
+                and all(kind in ("ports", "mmio") and all(isinstance(number, int) for number in (guest, first, end))
+                        for guest, kind, first, end in header["devices"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise SnapshotError(f"{path}: header: cannot be read, expected what Machine.save() writes")
+    return header

@@ -377,7 +377,7 @@ def test_a_machine_that_cannot_be(tmp_path, image):
     assert "style" in refused(path, rewritten(image, options={**options, "style": "magic"}))
     assert "memory" in refused(path, rewritten(image, options={**options, "memory": 5}))
     assert "wings" in refused(path, rewritten(image, options={**options, "wings": 2}))
-    assert "ram" in refused(path, rewritten(image, options={**options, "memory": 2 << 20}))
+    assert "world" in refused(path, rewritten(image, options={**options, "memory": 2 << 20}))
 
 
 def test_sections_of_another_size(tmp_path, image):

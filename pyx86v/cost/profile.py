@@ -11,6 +11,8 @@ and then holds only the lines that differ.
 """
 import dataclasses
 import functools
+import hashlib
+import json
 import sys
 from importlib import resources
 from pathlib import Path
@@ -293,3 +295,9 @@ def _read(name_or_path):
 
 
 _read_once = functools.cache(_read)      # bundled ones: reading one takes five times as long as the rest of making a Machine
+
+
+def fingerprint(profile):
+    """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
+    fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -59,10 +59,10 @@ cdef inline uint8_t chip_serving(const PicChip* c) noexcept nogil:
     """In-service bits that hold others back; special mask mode disregards the masked ones."""
     return c.isr & ~c.imr if c.special_mask else c.isr
 
-cdef inline int chip_pending(const PicChip* c) noexcept nogil:
-    """The IR that drives INT, or -1."""
-    cdef uint8_t wanted = chip_irr(c) & ~c.imr
+cdef inline int chip_highest(const PicChip* c, uint8_t wanted) noexcept nogil:
+    """The IR among these requests that would drive INT, or -1: masked, or held back by what is in service."""
     cdef int rank, serving, ir
+    wanted &= ~c.imr
     if not wanted:
         return -1
     rank = chip_rank(c, wanted)
@@ -73,6 +73,10 @@ cdef inline int chip_pending(const PicChip* c) noexcept nogil:
     if rank == serving and c.nested and not c.single and c.icw3 >> ir & 1:
         return ir            # a slave may interrupt its own service (special fully nested mode)
     return -1
+
+cdef inline int chip_pending(const PicChip* c) noexcept nogil:
+    """The IR that drives INT, or -1."""
+    return chip_highest(c, chip_irr(c))
 
 cdef inline void chip_set_line(PicChip* c, int ir, bint level) noexcept nogil:
     cdef uint8_t bit = 1 << ir

@@ -8,7 +8,7 @@ request withdrawn before INTA is gone), so ask platform_irq() at the moment of d
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.devices.debug cimport Debug
 from pyx86v.devices.kbc cimport Kbc
-from pyx86v.devices.pic cimport Pic, chip_irr, pic_ack, pic_irq
+from pyx86v.devices.pic cimport Pic, chip_highest, chip_irr, pic_ack, pic_irq
 from pyx86v.devices.pit cimport Pit
 from pyx86v.devices.rtc cimport Rtc
 from pyx86v.devices.sinks cimport Sinks
@@ -45,14 +45,14 @@ cdef void platform_advance(Platform* p, Sinks* s, uint64_t now) noexcept nogil
 cdef inline uint64_t platform_next_event(const Platform* p, uint64_t now) noexcept nogil:
     """The next cycle at which an interrupt line may change by itself; UINT64_MAX: never.
 
-    `now` itself means that platform_advance() is due.  Masked timers are left out: their state is
-    brought up to date when somebody looks.  A high output whose request has been acknowledged falls
+    `now` itself means that platform_advance() is due.  Timers that are masked, or held back by an interrupt in
+    service, are left out: their state is brought up to date when somebody looks.  A high output whose request has been acknowledged falls
     unseen, so then only the next rise counts.
     """
     cdef uint64_t next = <uint64_t>-1
-    if not p.pic.master.imr & 1:
+    if chip_highest(&p.pic.master, 1) == 0:
         next = p.pit_fall if chip_irr(&p.pic.master) & 1 else p.pit_rise
-    if not p.pic.slave.imr & 1 and not p.pic.master.imr & 4 and p.rtc_rise < next:
+    if p.rtc_rise < next and chip_highest(&p.pic.slave, 1) == 0 and chip_highest(&p.pic.master, 4) == 2:
         next = p.rtc_rise
     return next if next > now else now
 

@@ -112,6 +112,8 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     cdef int n
     if size > BLOCK_MAX_BYTES:
         size = BLOCK_MAX_BYTES
+    elif size == 0:
+        size = 1                             # at least one mark: what follows looks at the last
     r.pc = pc
     r.eip = env_eip_of(e, pc)
     r.size = <uint16_t>size

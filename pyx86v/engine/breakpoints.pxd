@@ -5,6 +5,9 @@ RF does so for the one instruction that runs with it set (SDM 3B 17.3.1.1).  The
 RF without any breakpoint in it, and forgets to clear RF where it chains such blocks.  So a block that starts with RF is cut
 to one instruction, and the block after it takes the slow path and finds RF cleared: `block_enter` asks `resumed` first and
 `resume_one` last.  While DR7 enables none RF is just cleared.
+
+The engine drops all translations when a breakpoint is set.  A callback runs in the middle of one, which must not go away
+below it: there only the list of the user's changes, and the next block that takes the slow path arms it (`rearm`).
 """
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.regs cimport FL_RF
@@ -12,13 +15,41 @@ from pyx86v.cost.block cimport MARK_REP
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 
-cdef inline bint at_breakpoint(Engine* e, uint64_t pc) noexcept nogil:
-    """One of the user's?"""
+cdef inline int breakpoint_index(const Engine* e, uint64_t pc) noexcept nogil:
     cdef int i
     for i in range(e.breakpoint_count):
         if e.breakpoints[i] == pc:
-            return True
-    return False
+            return i
+    return -1
+
+cdef inline bint at_breakpoint(const Engine* e, uint64_t pc) noexcept nogil:
+    """One of the user's?"""
+    return breakpoint_index(e, pc) >= 0
+
+cdef inline void breakpoints_arm(Engine* e, uint64_t lifted) noexcept nogil:
+    """Make the engine end blocks before each breakpoint but the one at `lifted`.  Never inside a translation."""
+    cdef int i
+    e.rearm = False
+    cpu_breakpoint_remove_all_x86_64(e.cpu, BP_GDB)
+    for i in range(e.breakpoint_count):
+        if e.breakpoints[i] != lifted:
+            cpu_breakpoint_insert_x86_64(e.cpu, e.breakpoints[i], BP_GDB, NULL)
+
+cdef inline bint breakpoint_change(Engine* e, uint64_t pc, bint add) noexcept nogil:
+    """Add or remove a breakpoint.  False: no room, or none there."""
+    cdef int i = breakpoint_index(e, pc)
+    if add == (i >= 0):
+        return add
+    if add:
+        if e.breakpoint_count == MAX_BREAKPOINTS:
+            return False
+        e.breakpoints[e.breakpoint_count] = pc
+        e.breakpoint_count += 1
+    else:
+        e.breakpoint_count -= 1
+        e.breakpoints[i] = e.breakpoints[e.breakpoint_count]
+    e.rearm = True
+    return True
 
 cdef inline uint64_t debug_registers_hit(Engine* e, uint64_t pc) noexcept nogil:
     """DR6's bits of the enabled execution breakpoints at `pc` (SDM 3B 17.2)."""

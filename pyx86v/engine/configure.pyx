@@ -24,7 +24,6 @@ cdef extern from "sys/mman.h" nogil:
 cdef enum:
     ROM_BYTES = 16 << 20
     LARGE_PAGE = 2 << 20
-    SPARE_BYTES = 4 * 4096
     N_PROFILE_PRICES = 256
 
 cdef extern from *:
@@ -126,17 +125,17 @@ cdef uint64_t place_world(Engine* e, World* w, uint64_t at, uint64_t guest_bytes
 
 
 cdef int allocate_ram(Engine* e, uint64_t at) except -1:
-    """Machine RAM: `at` bytes of worlds, one page of all ones twice, the engine's "VMCB".
+    """Machine RAM: `at` bytes of worlds.  Behind it, out of any guest's reach (also of one with an EPT from a file): one page of
+    all ones twice, which is the MSR bitmap that makes every access exit, and the engine's "VMCB".
 
     Raises MemoryError when that much address space is not to be had.
     """
-    cdef uint64_t size = at + SPARE_BYTES
-    cdef void* base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    cdef void* base = mmap(NULL, at + SPARE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if base == <void*>-1:
-        raise MemoryError(f"memory: {size} bytes are not available")
-    madvise(base, size, MADV_HUGEPAGE)       # the host's own TLB misses would be half of a modelled one's time
+        raise MemoryError(f"memory: {at} bytes are not available")
+    madvise(base, at + SPARE_BYTES, MADV_HUGEPAGE)       # the host's own TLB misses would be half of a modelled one's time
     e.ram.base = <uint8_t*>base
-    e.ram.size = size
+    e.ram.size = at
     e.void_page = at
     memset(e.ram.base + at, 0xff, 2 * PAGE_SIZE)
     e.vmcb_page = at + 2 * PAGE_SIZE
@@ -197,5 +196,5 @@ cdef void free_engine(Engine* e) noexcept:
     if e.decoder is not NULL:
         decoder_free(e.decoder)
     if e.ram.base is not NULL:
-        munmap(e.ram.base, e.ram.size)
+        munmap(e.ram.base, e.ram.size + SPARE_BYTES)
     free(e)

@@ -12,4 +12,3 @@ cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept no
 cdef void engine_flush(Engine* e) noexcept nogil
 cdef void engine_settle(Engine* e) noexcept nogil
 cdef bint engine_step_boundary(Engine* e) noexcept nogil
-cdef bint engine_breakpoint(Engine* e, uint64_t pc, bint add) noexcept nogil

@@ -25,13 +25,14 @@ from pyx86v.engine.budget cimport *
 from pyx86v.engine.census cimport census_block
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.hole cimport ring_hole
-from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
+from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, translate
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.ring cimport *
+from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
@@ -53,6 +54,7 @@ cdef extern from *:
 
 cdef enum:
     POLL_SLOW_PATHS = 4095   # and how many slow paths: a guest that makes the engine slow must give way to Ctrl-C too
+    IDLE_TURNS = 16          # starts of the engine without a block that runs: it will not run any
     POLL_UNITS = 1 << 26     # how much machine time passes between looks at signals: about 1 M cycles
 
 cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
@@ -196,22 +198,23 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         give_back(e, r.eip)                  # the engine changed its own block and runs one instruction of it again
         e.current[0] = &e.closed_end
     settle(e)
-    if e.flush_blocks:
+    if e.flush_blocks or e.rearm:
         records_clear(e)
+        breakpoints_arm(e, NEVER)
         e.current[0] = &e.open_end if e.current[0].flags & REC_TRANSFER else &e.closed_end
         leave_block(e, r.eip)
     if e.stopping or over_limit(e):
         leave_block(e, r.eip)
     if r.flags & REC_STRADDLE and e.looked_up is not r and not page_is_held(e, r.pc + r.size - 1):
         e.looked_up = r                  # once: a TLB too small for both pages never holds them
-        tlb_flush_page_x86_64(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
+        page_drop(e.cpu, (r.pc + r.size - 1) & ~<uint64_t>PAGE_MASK)
         stay_cut(e, r)
         leave_block(e, r.eip)
     e.looked_up = NULL
     if e.look_first:
         e.look_first = False
         if not page_is_held(e, r.pc):
-            tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
+            page_drop(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
             stay_cut(e, r)
             leave_block(e, r.eip)
     if e.breakpoint_count and not e.step_next and at_breakpoint(e, r.pc):
@@ -244,7 +247,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if r.flags & REC_STRADDLE:
         e.look_first = True
         if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
-            tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)       # block lies: forget that, to look again
+            page_drop(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)       # block lies: forget that, to look again
         grant(e, 0)
     e.budget[0] -= r.true_cost
     if e.census is not NULL:
@@ -441,7 +444,7 @@ cdef inline void after_event(Engine* e) noexcept nogil:
         stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
-    grant(e, grant_until(e, e.vcpu.ring.step or platform_irq(&e.world.platform)))
+    grant(e, grant_until(e, e.vcpu.ring.step or e.rearm or platform_irq(&e.world.platform)))
 
 cdef void on_debug(void* cpu) noexcept nogil:
     """CPUClass.debug_excp_handler: a breakpoint inside a block, ours or the guest's (DR0-DR3).  Never returns:
@@ -452,6 +455,9 @@ cdef void on_debug(void* cpu) noexcept nogil:
         give_back(e, eip)
         e.current[0] = &e.closed_end
         stop(e, STOP_BREAKPOINT, 0)
+        leave_block(e, eip)
+    if e.rearm:                              # one that a callback has removed since
+        breakpoints_arm(e, NEVER)
         leave_block(e, eip)
     env_u64(e.env, ENV_DR + 48)[0] |= debug_registers_hit(e, pc)
     raise_exception_err_x86_64(e.env, VEC_DB, 0)
@@ -626,7 +632,7 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     e.block_rest = block_rest
     records_reset(e)
     err = uc_ctl_set_cpu_model(e.uc, UC_CPU_X86_HASWELL)
-    err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size, UC_PROT_ALL, e.ram.base)
+    err = err or uc_mem_map_ptr(e.uc, 0, e.ram.size + SPARE_BYTES, UC_PROT_ALL, e.ram.base)
     err = err or uc_mmio_map(e.uc, MMIO_BASE, <size_t>MMIO_BASE, on_mmio_read, e, on_mmio_write, e)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INTR, <void*>on_interrupt, e, 1, 0)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN_INVALID, <void*>on_invalid, e, 1, 0)
@@ -725,13 +731,15 @@ cdef int engine_run(Engine* e, bint step) noexcept nogil:
     """
     cdef uint64_t limit = e.max_instructions, pc = linear_rip(e, env_u64(e.env, ENV_EIP)[0])
     cdef int err
+    if e.rearm:
+        breakpoints_arm(e, NEVER)
     if not at_breakpoint(e, pc) or not (step or e.vcpu.stop_reason == STOP_BREAKPOINT):
         return run_until_stop(e, step)
     if limit > e.ledger.instructions:
         e.max_instructions = e.ledger.instructions + 1
-    cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_GDB)
+    breakpoints_arm(e, pc)
     err = run_until_stop(e, True)
-    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_GDB, NULL)
+    breakpoints_arm(e, NEVER)
     e.max_instructions = limit
     if step or err or e.vcpu.stop_reason != STOP_LIMIT:
         return err
@@ -739,7 +747,8 @@ cdef int engine_run(Engine* e, bint step) noexcept nogil:
 
 cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     """Run until something sets `stopping`.  The uc_err of the engine."""
-    cdef int err = 0
+    cdef int err = 0, turns = 0
+    cdef uint64_t seen = e.slow_paths
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = e.portable
@@ -748,6 +757,13 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     if e.vcpu.halted:
         wait_for_interrupt(e)
     while not e.stopping and err == 0:
+        if e.slow_paths != seen:
+            turns = 0
+        seen = e.slow_paths
+        turns += 1
+        if turns > IDLE_TURNS:
+            stop(e, STOP_ERROR, 0)
+            break
         grant(e, 0)
         e.stepping = e.step_next = step
         if step:
@@ -781,19 +797,3 @@ cdef bint engine_step_boundary(Engine* e) noexcept nogil:
     """Did the last block end in a control transfer (part of a snapshot: --clock instructions)?"""
     return e.current[0].flags & REC_TRANSFER != 0
 
-cdef bint engine_breakpoint(Engine* e, uint64_t pc, bint add) noexcept nogil:
-    """Add or remove a breakpoint; the engine then ends blocks before it.  False: no room, or none there."""
-    cdef int i
-    for i in range(e.breakpoint_count):
-        if e.breakpoints[i] == pc:
-            if not add:
-                e.breakpoint_count -= 1
-                e.breakpoints[i] = e.breakpoints[e.breakpoint_count]
-                cpu_breakpoint_remove_x86_64(e.cpu, pc, BP_GDB)
-            return True
-    if not add or e.breakpoint_count == MAX_BREAKPOINTS:
-        return False
-    e.breakpoints[e.breakpoint_count] = pc
-    e.breakpoint_count += 1
-    cpu_breakpoint_insert_x86_64(e.cpu, pc, BP_GDB, NULL)
-    return True

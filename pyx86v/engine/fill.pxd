@@ -19,7 +19,7 @@ from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport spend
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
-from pyx86v.engine.softtlb cimport soft_drop, soft_set
+from pyx86v.engine.softtlb cimport page_drop, page_set, soft_drop, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.mmu cimport *
@@ -47,7 +47,7 @@ cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
             if t.evicted[i].side == SIDE_D and not e.portable:
                 soft_drop(e.env, gva)
             else:
-                tlb_flush_page_x86_64(e.cpu, gva)
+                page_drop(e.cpu, gva)
 
 cdef inline void frame_drop_code(Engine* e, uint64_t frame) noexcept nogil:
     """Forget the translated code of a frame and every mapping that could run it."""
@@ -66,7 +66,7 @@ cdef inline void frame_fetched(Engine* e, uint64_t frame) noexcept nogil:
     if e.write_map[frame] == ~<uint64_t>0:
         tlb_flush_x86_64(e.cpu)
     elif e.write_map[frame]:
-        tlb_flush_page_x86_64(e.cpu, e.write_map[frame] & ~<uint64_t>PAGE_MASK)
+        page_drop(e.cpu, e.write_map[frame] & ~<uint64_t>PAGE_MASK)
     e.write_map[frame] = 0
 
 cdef inline void frame_stored(Engine* e, uint64_t frame) noexcept nogil:
@@ -193,7 +193,7 @@ cdef inline int shadow_miss(Engine* e, gva_t va, int size, int access, int privi
     if ev.qualification == DROP_ALL:
         tlb_flush_x86_64(e.cpu)
     elif ev.qualification == DROP_PAGE:
-        tlb_flush_page_x86_64(e.cpu, va)
+        page_drop(e.cpu, va)
     t.gpa = ev.gpa
     if verdict == STOP:
         return XLAT_STOP
@@ -236,7 +236,7 @@ cdef inline int translate(Engine* e, gva_t va, int size, int access, int privile
         if t.drop == DROP_ALL:
             tlb_flush_x86_64(e.cpu)
         elif t.drop == DROP_PAGE:
-            tlb_flush_page_x86_64(e.cpu, va)
+            page_drop(e.cpu, va)
         if status == XLAT_PAGE_FAULT and e.vcpu.shadowing:
             status = shadow_miss(e, va, size, access, privilege, t)
             if status == XLAT_AGAIN:
@@ -370,14 +370,14 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
         if bytes == PAGE_SIZE and fill_is_plain(e, prot):
             soft_set(e.env, page, t.hpa, <char*>e.ram.base, prot, mmu_idx, t.fresh and access != ACCESS_FETCH)
         else:
-            tlb_set_page_x86_64(cpu, page, t.hpa, prot, mmu_idx, bytes)
+            page_set(cpu, page, t.hpa, prot, mmu_idx, bytes)
         return True
     if status == XLAT_NO_RAM:
         if access == ACCESS_FETCH:           # nothing answers: the processor reads all ones
-            tlb_set_page_x86_64(cpu, page, e.void_page, PROT_X, mmu_idx, PAGE_SIZE)
+            page_set(cpu, page, e.void_page, PROT_X, mmu_idx, PAGE_SIZE)
         else:
             remember_mmio(e, va, ra)
-            tlb_set_page_x86_64(cpu, page, MMIO_BASE + (t.gpa & ~<uint64_t>PAGE_MASK), PROT_R | PROT_W, mmu_idx, 1)
+            page_set(cpu, page, MMIO_BASE + (t.gpa & ~<uint64_t>PAGE_MASK), PROT_R | PROT_W, mmu_idx, 1)
         return True
     if probe:
         return False

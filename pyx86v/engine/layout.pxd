@@ -34,7 +34,7 @@ cdef extern from *:
     extern _Bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t va, int size, int access, int mmu_idx, _Bool probe, uintptr_t ra);
     extern void helper_check_exit_request_x86_64(void *uc, uint32_t a);
     extern int cpu_breakpoint_insert_x86_64(void *cpu, uint64_t pc, int flags, void **bp);
-    extern int cpu_breakpoint_remove_x86_64(void *cpu, uint64_t pc, int flags);
+    extern void cpu_breakpoint_remove_all_x86_64(void *cpu, int flags);
     extern void breakpoint_handler_x86_64(void *cpu);
     extern void uc_add_inline_hook_x86_64(void *uc, void *hook, void **args, int n);
     /* translator */
@@ -66,7 +66,7 @@ cdef extern from *:
     bint x86_cpu_tlb_fill_x86_64(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil
     void helper_check_exit_request_x86_64(void* uc, uint32_t a) noexcept nogil
     int cpu_breakpoint_insert_x86_64(void* cpu, uint64_t pc, int flags, void** bp) noexcept nogil
-    int cpu_breakpoint_remove_x86_64(void* cpu, uint64_t pc, int flags) noexcept nogil
+    void cpu_breakpoint_remove_all_x86_64(void* cpu, int flags) noexcept nogil
     void breakpoint_handler_x86_64(void* cpu) noexcept nogil
     void uc_add_inline_hook_x86_64(void* uc, void* hook, void** args, int n) noexcept nogil
     void* tcg_temp_new_internal_x86_64(void* s, int type, bint local) noexcept nogil
@@ -112,9 +112,13 @@ cdef enum:                     # CPUX86State
     ENV_IDT = 0x190
     ENV_CR = 0x1a8
     ENV_EFER = 0x250
-    ENV_FPU = 0x260            # x87 stack top, status, control, tags: 16 bytes
+    ENV_FPU = 0x25c            # x87 stack top, status, control, tags: 16 bytes
     ENV_FPREGS = 0x270         # eight slots of 16 bytes
+    ENV_FP_STATUS = 0x308      # float_status of x87,
     ENV_FT0 = 0x310            # 16 bytes of scratch
+    ENV_MMX_STATUS = 0x320     # MMX
+    ENV_SSE_STATUS = 0x328     # and SSE
+    ROUNDING_MODE = 1          # i8 in them: 0 nearest, 1 down, 2 up, 3 to zero
     ENV_MXCSR = 0x330
     ENV_XMM = 0x338            # slots of 64 bytes
     ENV_AFTER_XMM = 0xb38      # behind 32 of them: scratch, and the state of extensions that the engine does not have

@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.softtlb cimport page_drop
 
 cdef enum:
     CC_OP_EFLAGS = 1
@@ -179,7 +180,7 @@ cdef inline void ops_flush(Cpu* c) noexcept nogil:
     tlb_flush_x86_64(c.owner)
 
 cdef inline void ops_flush_page(Cpu* c, uint64_t gva) noexcept nogil:
-    tlb_flush_page_x86_64(c.owner, gva)
+    page_drop(c.owner, gva)
 
 cdef inline void ops_init(Cpu* c, char* cpu) noexcept nogil:
     c.owner = cpu

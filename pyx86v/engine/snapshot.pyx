@@ -21,9 +21,11 @@ from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.sound cimport ledger_is_sound, registers_are_sound, schedule_is_sound, standing_is_sound, world_is_sound
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
 from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.mmu.sound cimport mmu_is_sound
 
 cdef view(void* data, uint64_t size):
     """The memory itself, not a copy; valid until the machine runs on or is gone."""
@@ -74,8 +76,13 @@ cdef bytes register_image(const char* env):
     its instructions leave in the padding of x87 registers and above the 16 bytes of XMM registers, at times host addresses.
     """
     cdef char image[ENV_IMAGE_BYTES]
-    cdef int i
     memcpy(image, env, ENV_IMAGE_BYTES)
+    scrub(image)
+    return image[:ENV_IMAGE_BYTES]
+
+
+cdef void scrub(char* image) noexcept:
+    cdef int i
     memset(image + ENV_BREAKPOINTS, 0, ENV_OLD_EXCEPTION - ENV_BREAKPOINTS)
     memset(image + ENV_FT0, 0, 16)
     memset(image + ENV_AFTER_XMM, 0, ENV_SYSENTER_CS - ENV_AFTER_XMM)
@@ -83,7 +90,6 @@ cdef bytes register_image(const char* env):
         memset(image + ENV_FPREGS + 16 * i + 10, 0, 6)
     for i in range(32):
         memset(image + ENV_XMM + 64 * i + 16, 0, 48)
-    return image[:ENV_IMAGE_BYTES]
 
 
 cdef bytes engine_fpu_image(Engine* e):
@@ -155,7 +161,6 @@ cdef bint load_ram(Engine* e, const uint8_t[::1] frames, const uint8_t[::1] page
     cdef uint32_t frame
     if frames.shape[0] % 4 or <uint64_t>pages.shape[0] != n << PAGE_SHIFT:
         return False
-    memset(e.ram.base + e.void_page, 0, e.ram.size - e.void_page)    # what _core put there itself
     for i in range(n):
         memcpy(&frame, &frames[4 * i], 4)
         if frame >= e.frames:
@@ -177,9 +182,33 @@ cdef str load_bytes(void* to, uint64_t size, str name, dict sections):
     return None
 
 
+cdef str cannot_be(str name):
+    return f"{name}: a state that this machine cannot be in"
+
+
+cdef str load_machine(Worlds* w, dict sections):
+    """What the machine has once.  None, or what does not fit or cannot be."""
+    cdef Engine* e = w.engine
+    cdef bytes ledger = bytes(view(e.ledger, sizeof(Ledger))), mmu = bytes(view(e.mmu, sizeof(Mmu)))
+    cdef Schedule fresh = w.plan
+    cdef uint8_t[::1] own
+    for name, buffers in machine_sections(w):
+        own = buffers[0]
+        problem = load_bytes(<void*>&own[0], own.shape[0], name, sections)
+        if problem is not None:
+            return problem
+    if not schedule_is_sound(&w.plan, &fresh):
+        w.plan = fresh                       # the seats that there are
+        return cannot_be("schedule")
+    if not ledger_is_sound(e.ledger, <const Ledger*><const char*>ledger):
+        return cannot_be("ledger")
+    return None if mmu_is_sound(e.mmu, <const Mmu*><const char*>mmu, e.ram.size) else cannot_be("mmu")
+
+
 cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
     """What there is of one world, into its seat."""
     cdef Seat* s = &w.seat[i]
+    cdef bytes fresh = bytes(view(s.world, sizeof(World)))
     cdef uint8_t boundary = 0
     if w.plan.count > 1:
         problem = load_bytes(&s.standing, <char*>s.standing.image - <char*>&s.standing, "standing" + end, sections)
@@ -190,6 +219,13 @@ cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
                load_bytes(&boundary, 1, "boundary" + end, sections))
     if problem is not None:
         return problem
+    if not standing_is_sound(&s.standing):
+        return cannot_be("standing" + end)
+    if not world_is_sound(s.world, <const World*><const char*>fresh, s.style, &s.guest):
+        return cannot_be("world" + end)
+    scrub(<char*>s.standing.image)
+    if not registers_are_sound(<char*>s.standing.image):
+        return cannot_be("registers" + end)
     s.standing.open = boundary != 0
     s.guest.skipped = s.world.skipped
     if not (load_sink(&s.sinks.console, sections["console" + end]) and load_sink(&s.sinks.debug, sections["debug" + end]) and
@@ -198,19 +234,22 @@ cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
     return None
 
 
+cdef str missing(uint32_t count, dict sections):
+    """The first section of no fixed size that is not there, or None."""
+    for name in ["frames", "ram"] + [name + name_end(i) for i in range(count) for name in ("console", "debug", "report", "input")]:
+        if name not in sections:
+            return f"{name}: no such section, expected what Machine.save() writes"
+    return None
+
+
 cdef str snapshot_apply(Worlds* w, dict sections):
     """Make a fresh machine of the same options the saved one.  None, or what does not fit (field: why)."""
     cdef Engine* e = w.engine
     cdef uint32_t i, count = w.plan.count
-    cdef uint8_t[::1] own
     world_sit(w)
-    for name, buffers in machine_sections(w):
-        own = buffers[0]
-        problem = load_bytes(<void*>&own[0], own.shape[0], name, sections)
-        if problem is not None:
-            return problem
-    if w.plan.count != count or w.plan.front >= count:
-        return "schedule: another number of guests"
+    problem = missing(count, sections) or load_machine(w, sections)
+    if problem is not None:
+        return problem
     for i in range(count):
         problem = load_world(w, i, sections, name_end(i))
         if problem is not None:

@@ -7,8 +7,12 @@ host instructions; and they catch the first store to every page that they put in
 ours need not be caught).  All other cases go through the engine's functions, as everything does in the portable engine.
 
 A privilege's table holds at most one entry with rights to a page's data, in its slot or among eight victims.
+
+At each flush the engine doubles a table that is more than 70 % used.  It counts an entry out twice that first moved to
+the victims and was dropped there; such a count falls below zero, which it takes for a huge one, up to tables of 4 million
+entries.  Here, and after each of its functions that drop (page_set, page_drop), the count stays at zero instead.
 """
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT, gva_t, hpa_t
 from pyx86v.engine.layout cimport *
@@ -39,9 +43,13 @@ cdef inline bint soft_serves(const SoftEntry* s, gva_t page) noexcept nogil:
     cdef uint64_t at = s.read & s.write & s.code
     return at != EMPTY and at & ~<uint64_t>PAGE_MASK == page
 
+cdef inline void soft_used_less(char* desc) noexcept nogil:
+    if env_u64(desc, SOFT_USED)[0]:
+        env_u64(desc, SOFT_USED)[0] -= 1
+
 cdef inline void soft_forget(SoftEntry* s, char* desc) noexcept nogil:
     memset(s, 0xff, sizeof(SoftEntry))
-    env_u64(desc, SOFT_USED)[0] -= 1
+    soft_used_less(desc)
 
 cdef inline uint64_t soft_victims(char* desc) noexcept nogil:
     """How many of the victims are in use: they are counted up to the next full flush."""
@@ -80,7 +88,7 @@ cdef inline void soft_displace(char* desc, const SoftEntry* s, const uint64_t* i
     env_u64(desc, SOFT_VICTIMS_USED)[0] += 1
     memcpy(desc + SOFT_VICTIMS + k * sizeof(SoftEntry), s, sizeof(SoftEntry))
     memcpy(desc + SOFT_VICTIM_IOTLB + k * SOFT_IOTLB_SIZE, iotlb, SOFT_IOTLB_SIZE)
-    env_u64(desc, SOFT_USED)[0] -= 1
+    soft_used_less(desc)
 
 cdef inline void soft_set(char* env, gva_t page, hpa_t hpa, char* ram, int prot, int mmu_idx, bint fresh) noexcept nogil:
     """Put a page of RAM in, at `ram` + hpa, for loads, stores without a watch on them, or fetches.
@@ -104,3 +112,23 @@ cdef inline void soft_set(char* env, gva_t page, hpa_t hpa, char* ram, int prot,
     iotlb[0] = hpa - page
     iotlb[1] = SOFT_NO_ATTRIBUTES
     env_u64(desc, SOFT_USED)[0] += 1
+
+# The engine's own functions -------------------------------------------------------------------
+
+cdef inline void soft_bound_count(char* env) noexcept nogil:
+    cdef int i
+    cdef uint64_t* used
+    for i in range(SOFT_MODES):
+        used = env_u64(env, ENV_SOFT_DESC + SOFT_DESC_SIZE * i + SOFT_USED)
+        if <int64_t>used[0] < 0:
+            used[0] = 0
+
+cdef inline void page_set(void* cpu, gva_t page, hpa_t hpa, int prot, int mmu_idx, uint64_t size) noexcept nogil:
+    """Put a page of any kind in; `size` 1: for one access only."""
+    tlb_set_page_x86_64(cpu, page, hpa, prot, mmu_idx, size)
+    soft_bound_count(cpu_env(<char*>cpu))
+
+cdef inline void page_drop(void* cpu, gva_t page) noexcept nogil:
+    """Take a page out of all tables, and what the jump cache knows of it."""
+    tlb_flush_page_x86_64(cpu, page)
+    soft_bound_count(cpu_env(<char*>cpu))

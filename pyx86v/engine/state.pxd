@@ -64,6 +64,7 @@ cdef enum:
     MAX_PAGE_FLIPS = 8
 
     MAX_VCPUS = 1        # of one guest
+    SPARE_BYTES = 4 * 4096   # mapped behind RAM for the engine alone (configure.pyx)
 
 ctypedef struct World:   # saved: one guest of the machine
     uint32_t vcpu_count
@@ -146,6 +147,7 @@ ctypedef struct Engine:
     uint64_t exits       # of all kinds
     uint64_t breakpoints[MAX_BREAKPOINTS]
     int breakpoint_count
+    bint rearm           # they have changed: the engine must be told (breakpoints.pxd)
     bint stopping
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart

@@ -20,6 +20,7 @@ from pyx86v.arch.types cimport PAGE_SHIFT
 from pyx86v.cost.ledger cimport IDLE
 from pyx86v.devices.sinks cimport Sinks
 from pyx86v.engine.account cimport Account, account_book, account_now
+from pyx86v.engine.breakpoints cimport breakpoints_arm
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport Guest, Style
@@ -106,9 +107,7 @@ cdef inline void image_copy(char* to, const char* image) noexcept nogil:
 cdef inline void breakpoints_lift(Engine* e) noexcept nogil:
     """Take the world's breakpoints out of the engine (invariant 3); DR7 keeps its value."""
     cdef uint64_t dr7 = env_u64(e.env, ENV_DR + 56)[0]
-    cdef int i
-    for i in range(e.breakpoint_count):
-        cpu_breakpoint_remove_x86_64(e.cpu, e.breakpoints[i], BP_GDB)
+    cpu_breakpoint_remove_all_x86_64(e.cpu, BP_GDB)
     if dr7 & DR7_ENABLES:
         cpu_x86_update_dr7_x86_64(e.env, DR7_RESET)
         env_u64(e.env, ENV_DR + 56)[0] = dr7
@@ -116,13 +115,11 @@ cdef inline void breakpoints_lift(Engine* e) noexcept nogil:
 cdef inline void breakpoints_set(Engine* e) noexcept nogil:
     """The reverse: what the engine must know of DR7 and of the debugger's breakpoints."""
     cdef uint64_t dr7 = env_u64(e.env, ENV_DR + 56)[0]
-    cdef int i
     if dr7 & DR7_ENABLES:
         env_u64(e.env, ENV_DR + 56)[0] = DR7_RESET
         cpu_x86_update_dr7_x86_64(e.env, <uint32_t>dr7)
         env_u64(e.env, ENV_DR + 56)[0] = dr7
-    for i in range(e.breakpoint_count):
-        cpu_breakpoint_insert_x86_64(e.cpu, e.breakpoints[i], BP_GDB, NULL)
+    breakpoints_arm(e, <uint64_t>-1)
 
 cdef inline void world_sit(Worlds* w) noexcept nogil:
     """The world in front leaves the engine for its seat."""

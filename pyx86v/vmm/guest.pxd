@@ -220,3 +220,5 @@ ctypedef struct Style:
     int switch_price                 # Price of putting this guest on the processor; 0: SWITCH_TASK
     void (*retag)(Guest* g, int asid) noexcept nogil     # the guest's translations carry this ASID or VPID from now on;
                                      # NULL: they carry 0, and the machine flushes them when another guest comes
+    # may style_state, which comes from a file, be used?  NULL: whatever it holds
+    bint (*is_sound)(const Guest* g) noexcept nogil

@@ -10,7 +10,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_SIZE, hpa_t
 from pyx86v.mmu.invalidate cimport INVEPT_ALL, INVVPID_ALL, mmu_invept, mmu_invvpid
 from pyx86v.mmu.memory cimport ram_pointer
-from pyx86v.vmm.guest cimport Guest
+from pyx86v.vmm.guest cimport Guest, MAX_EXIT_KINDS
 from pyx86v.vmm.msr cimport *
 from pyx86v.vmm.vmx.ept_map cimport *
 from pyx86v.vmm.vmx.entry cimport *
@@ -162,6 +162,11 @@ cdef inline void use_shadow(Guest* g) noexcept nogil:
     vmwrite(g, EXCEPTION_BITMAP, field_get(v, EXCEPTION_BITMAP) | 1 << VEC_PF)
     vmwrite(g, PROC_BASED_CONTROLS, field_get(v, PROC_BASED_CONTROLS) | PROC_CR3_LOAD | PROC_CR3_STORE | PROC_INVLPG)
     vmwrite(g, CR4_MASK, ~<uint64_t>(CR4_GUEST_OWNED & ~CR4_PGE))
+
+cdef inline bint vmx_is_sound(const Guest* g) noexcept nogil:
+    """May a style_state out of a file be used?  What handlers index with and loop over."""
+    cdef const Vmx* x = <const Vmx*>g.style_state
+    return 0 <= x.reason < MAX_EXIT_KINDS and field_get(&x.vmcs, CR3_TARGET_COUNT) <= 4
 
 cdef inline void use_vpid(Guest* g) noexcept nogil:
     """Tag the guest's translations; without VPID they carry tag 0 and every transition drops them."""

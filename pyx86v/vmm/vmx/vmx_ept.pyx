@@ -48,6 +48,7 @@ cdef void fill(Style* s) noexcept:
     s.monitor_bytes = monitor_bytes_ept
     s.switch_price = SWITCH_VMX
     s.retag = vmx_retag
+    s.is_sound = vmx_is_sound
     for i in range(N_EVENTS):
         s.handlers[i] = vmx_ept_event
     for i in range(MAX_EXIT_KINDS):

@@ -62,6 +62,7 @@ cdef void fill(Style* s) noexcept:
     s.start = vmx_shadow_start
     s.interpret = vmx_shadow_interpret
     s.monitor_bytes = vmx_shadow_bytes
+    s.is_sound = vmx_is_sound
     s.switch_price = SWITCH_VMX
     s.retag = vmx_retag
     for i in range(N_EVENTS):
