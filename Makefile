@@ -15,7 +15,7 @@ demo: build
 	$(BIN)/pyx86v compare $(GUEST)
 
 test: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-quick: build
 	$(BIN)/python -m pytest -m "not slow" --ignore-glob='tests/test_roms*'

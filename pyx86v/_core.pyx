@@ -8,9 +8,7 @@
     Stop(reason=<StopReason.EXIT: 'exit'>, status=0, detail='')
 """
 import hashlib
-import importlib
 import os
-import pkgutil
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -23,7 +21,7 @@ from pyx86v.arch.types cimport PAGE_MASK, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport buffer_append
-from pyx86v.engine.account cimport Account, account_ledger, account_now, account_tlb, account_walks
+from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
 from pyx86v.engine.breakpoints cimport breakpoint_change
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
@@ -78,15 +76,7 @@ _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 def styles():
     """{name: capsule} of every style: each module below pyx86v.vmm with a `style_capsule` function."""
-    found = {}
-    for module in pkgutil.walk_packages(vmm.__path__, "pyx86v.vmm."):
-        if module.ispkg or module.name.endswith("testing"):
-            continue
-        loaded = importlib.import_module(module.name)
-        if hasattr(loaded, "style_capsule"):
-            capsule = loaded.style_capsule()
-            found[_style_name(capsule)] = capsule
-    return dict(sorted(found.items()))
+    return dict(sorted((_style_name(capsule), capsule) for capsule in vmm.style_capsules()))
 
 
 cdef Style* _style_of(object capsule) except NULL:
@@ -541,14 +531,7 @@ cdef class Machine:
     def exits(self):
         """{reason: {count, cycles, min, max, squares}} of the style's exits; cycles from exit to entry."""
         self._expect_mine()
-        result = {}
-        for i in range(MAX_EXIT_KINDS):
-            x = &self.e.vcpu.exits[i]
-            if x.count:
-                name = self.e.style.exit_names[i]
-                result[name.decode() if name is not NULL else str(i)] = {
-                    "count": x.count, "cycles": x.units // 64, "min": x.least // 64, "max": x.most // 64, "squares": x.squares}
-        return result
+        return account_exits(self.e.vcpu, self.e.style)
 
     @property
     def tlb(self):
@@ -564,9 +547,7 @@ cdef class Machine:
     def events(self):
         """What was delivered to the guest: exceptions by vector, software interrupts, external interrupts."""
         self._expect_mine()
-        v = self.e.vcpu
-        return {"exceptions": {i: v.exceptions[i] for i in range(32) if v.exceptions[i]},
-                "software_interrupts": v.software_ints, "interrupts": v.interrupts}
+        return account_events(self.e.vcpu)
 
     @property
     def shadow(self):

@@ -30,7 +30,7 @@ def test_exits_follow_the_writes_to_tables(style):
     assert machine.shadow["unsynced"] == 0
     assert sum(row["count"] for row in rom_run("ptestorm", "vmx+ept").exits.values()) < writes / 100
     faults = machine.shadow
-    exits = machine.exits["EXCEPTION_NMI"]["count"] if style == "vmx+shadow" else machine.exits["excp_PF"]["count"]
+    exits = machine.exits["EXCEPTION_NMI"]["count"] if style == "vmx+shadow" else machine.exits["PF excp"]["count"]
     devices = sum(faults[key] for key in ("traced_writes", "single_writes", "true_faults", "hidden_faults"))
     assert exits >= devices * 0.99
 

@@ -43,7 +43,7 @@ def hertz(profile):
 @click.command(short_help="Run a guest, or several at once: console and where the cycles went.")
 @OPTIONAL_GUEST
 @SEVERAL
-@click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, vmx+ept, svm+npt, vmx+shadow, svm+shadow.")
+@click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
 @shared
 def run(guest, several, style, quiet, options):

@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.mmu.mmu cimport Mmu, MmuCounters
 from pyx86v.mmu.tlb cimport N_ARRAYS
+from pyx86v.vmm.guest cimport Style, Vcpu
 
 cdef enum:
     ACCOUNT_CAUSES = 32          # of Ledger.by
@@ -25,6 +26,8 @@ ctypedef struct Account:         # 64-bit counts and nothing else: account_book 
 cdef dict account_ledger(const Account* a, bint exact)
 cdef dict account_tlb(const Account* a)
 cdef dict account_walks(const Account* a)
+cdef dict account_exits(const Vcpu* v, const Style* style)
+cdef dict account_events(const Vcpu* v)
 
 cdef inline void account_now(const Ledger* l, const Mmu* m, Account* out) noexcept nogil:
     """The machine's counts as they stand.  The ledger must be settled."""

@@ -2,6 +2,7 @@
 """Accounts as Python reads them: of one guest, or of the whole machine."""
 from pyx86v.cost.ledger cimport N_CAUSES, UNITS_PER_CYCLE
 from pyx86v.mmu.tlb cimport *
+from pyx86v.vmm.guest cimport MAX_EXIT_KINDS
 
 from pyx86v.cost.ledger import Cause
 
@@ -41,3 +42,21 @@ cdef dict account_walks(const Account* a):
             "rewalks": c.rewalks, "page_faults": c.page_faults, "pdpte_loads": c.pdpte_loads,
             "hits": {name: a.hits[<int>i] for name, i in
                      (("pml4e", ARRAY_PML4E), ("pdpte", ARRAY_PDPTE), ("pde", ARRAY_PDE), ("nested_tlb", ARRAY_NESTED))}}
+
+
+cdef dict account_exits(const Vcpu* v, const Style* style):
+    """{reason: {count, cycles, min, max, squares}} of a guest's exits, those that there were."""
+    result = {}
+    for i in range(MAX_EXIT_KINDS):
+        x = &v.exits[i]
+        if x.count:
+            name = style.exit_names[i]
+            result[name.decode() if name is not NULL else str(i)] = {
+                "count": x.count, "cycles": x.units // 64, "min": x.least // 64, "max": x.most // 64, "squares": x.squares}
+    return result
+
+
+cdef dict account_events(const Vcpu* v):
+    """What was delivered to a guest."""
+    return {"exceptions": {i: v.exceptions[i] for i in range(32) if v.exceptions[i]},
+            "software_interrupts": v.software_ints, "interrupts": v.interrupts}
