@@ -45,7 +45,7 @@ ROWS = (
     *_rows(BEHAVIOUR, False, True, "pushes the real IF and IOPL", "pushf"),
     *_rows(CONTROL, False, True, "drops IF and IOPL without a word", "popf"),
     *_rows(BEHAVIOUR, False, True, "looks at real descriptors with the real CPL", "lar lsl verr verw"),
-    *_rows(BEHAVIOUR, False, True, "shows the real CPL when the register is CS or SS", "mov_from_segment push_segment"),
+    *_rows(BEHAVIOUR, False, True, "shows the real CPL: CS and SS only", "mov_from_segment push_segment"),
     *_rows(CONTROL, False, True, "loads from the real tables with the real CPL; traps only when they forbid it", "mov_to_segment pop_segment"),
     *_rows(CONTROL, False, False, "loads from the real tables with the real CPL; traps only when they forbid it", "lds les lfs lgs lss"),
     *_rows(CONTROL, False, True, "checks and pushes the real CPL, through real descriptors", "call_far jmp_far ret_far"),

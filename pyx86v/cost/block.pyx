@@ -159,14 +159,13 @@ cdef inline int sensitive_by_form(int known, const Form* f) noexcept nogil:
     if f.prefixes & PREFIX_VEX:
         return known
     if f.map == MAP_ONE:
-        if f.opcode == 0x8C: return SENSITIVE_MOV_FROM_SEGMENT
+        if f.opcode == 0x8C: return SENSITIVE_MOV_FROM_SEGMENT if group == 1 or group == 2 else SENSITIVE_NONE     # CS, SS
         if f.opcode == 0x8E: return SENSITIVE_MOV_TO_SEGMENT
-        if f.opcode == 0x06 or f.opcode == 0x0E or f.opcode == 0x16 or f.opcode == 0x1E: return SENSITIVE_PUSH_SEGMENT
+        if f.opcode == 0x0E or f.opcode == 0x16: return SENSITIVE_PUSH_SEGMENT
         if f.opcode == 0x07 or f.opcode == 0x17 or f.opcode == 0x1F: return SENSITIVE_POP_SEGMENT
         if f.opcode == 0xFF and group == 3: return SENSITIVE_CALL_FAR
         if f.opcode == 0xFF and group == 5: return SENSITIVE_JMP_FAR
     elif f.map == MAP_0F:
-        if f.opcode == 0xA0 or f.opcode == 0xA8: return SENSITIVE_PUSH_SEGMENT
         if f.opcode == 0xA1 or f.opcode == 0xA9: return SENSITIVE_POP_SEGMENT
         if f.opcode == 0x20: return MOV_FROM_CR
         if f.opcode == 0x21: return MOV_FROM_DR

@@ -10,9 +10,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
 from libc.string cimport memset
 from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
-from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, read_quiet
-from pyx86v.engine.budget cimport MAX_INSN_UNITS, mark_at, pack, settle, units_before
+from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
+from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
@@ -132,7 +132,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.frame2 = code_frame(e, pc + size - 1)
     if restart:
         r.flags |= REC_RESTART | REC_SLOW
-    if r is &e.lost or resume_flag(e):
+    if r is &e.lost or resume_flag(e) or census_wants(e, r):
         r.flags |= REC_SLOW
     if e.style.deprivileged:
         memset(code + size, 0, 32)
@@ -152,14 +152,6 @@ cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
     if p.mode == 0 and p.eptp == 0:
         return True
     return mmu_lookup(e.mmu, p, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
-
-cdef inline void restart_give_back(Engine* e, const BlockRecord* r) noexcept nogil:
-    """The engine changed its own block and runs one instruction of it again: unbook from there on."""
-    cdef BlockRecord* prev = e.current[0]
-    cdef int n = mark_at(e, prev, r.eip)
-    if n >= 0 and n < prev.count:
-        charge_block(e.ledger, <int64_t>units_before(e, prev, n) - <int64_t>units_before(e, prev, prev.count),
-                     n - <int64_t>prev.count)
 
 cdef inline void records_reset(Engine* e) noexcept nogil:
     """No record.  Number 0 is never used: it stands at the end of each chain of the portable engine."""

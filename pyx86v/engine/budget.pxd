@@ -13,6 +13,7 @@ costs at least one unit, and at most MAX_INSN_UNITS.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pyx86v.cost.ledger cimport charge_block
+from pyx86v.engine.census cimport census_count
 from pyx86v.engine.state cimport BlockRecord, Engine
 
 cdef enum:
@@ -75,28 +76,31 @@ cdef inline uint64_t units_before(Engine* e, const BlockRecord* r, int n) noexce
     """Units of the first n instructions of a block."""
     return e.marks[r.first_mark + n - 1].units if n > 0 else 0
 
+cdef inline void book_rest(Engine* e, const BlockRecord* r, int n, int sign) noexcept nogil:
+    """Book (sign 1) or unbook (-1) what of a block comes behind its first n instructions, n from mark_at."""
+    if n < 0 or n >= r.count:
+        return
+    charge_block(e.ledger, sign * (<int64_t>units_before(e, r, r.count) - <int64_t>units_before(e, r, n)),
+                 sign * (<int64_t>r.count - n))
+    if e.census is not NULL:
+        census_count(e, r, n, r.count, sign)
+
 cdef inline void give_back(Engine* e, uint64_t rip) noexcept nogil:
     """The running block goes no further than `rip`: settle, and unbook the instructions from there on."""
-    cdef BlockRecord* r = e.current[0]
-    cdef int n
     settle(e)
-    n = mark_at(e, r, rip)
-    if n >= 0 and n < r.count:
-        charge_block(e.ledger, <int64_t>units_before(e, r, n) - <int64_t>units_before(e, r, r.count),
-                     n - <int64_t>r.count)
+    book_rest(e, e.current[0], mark_at(e, e.current[0], rip), -1)
 
 cdef inline void take_again(Engine* e, uint64_t rip) noexcept nogil:
     """The reverse of give_back: the block goes on behind `rip` after all."""
-    cdef BlockRecord* r = e.current[0]
-    cdef int n = mark_at(e, r, rip)
-    if n >= 0 and n < r.count:
-        charge_block(e.ledger, <int64_t>units_before(e, r, r.count) - <int64_t>units_before(e, r, n),
-                     <int64_t>r.count - n)
+    book_rest(e, e.current[0], mark_at(e, e.current[0], rip), 1)
 
-cdef inline uint64_t units_at(Engine* e, uint64_t rip) noexcept nogil:
-    """The price of the one instruction at `rip` of the running block."""
+cdef inline void retire(Engine* e, uint64_t rip, bint priced) noexcept nogil:
+    """The one instruction at `rip` of the running block was emulated: book it, where it is `priced` with its price."""
     cdef BlockRecord* r = e.current[0]
     cdef int n = mark_at(e, r, rip)
-    if n < 0 or n >= r.count:
-        return 64
-    return units_before(e, r, n + 1) - units_before(e, r, n)
+    cdef int64_t units = 64
+    if n >= 0 and n < r.count:
+        units = <int64_t>units_before(e, r, n + 1) - <int64_t>units_before(e, r, n)
+        if e.census is not NULL:
+            census_count(e, r, n, n + 1, 1)
+    charge_block(e.ledger, units if priced else 0, 1)

@@ -15,13 +15,14 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
-from pyx86v.cost.ledger cimport IDLE, UNITS_PER_CYCLE, charge_block, charge_units
+from pyx86v.cost.ledger cimport IDLE, UNITS_PER_CYCLE, charge_units
 from pyx86v.devices.platform cimport platform_advance, platform_in, platform_irq, platform_next_event, platform_out
 from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_RESET
 from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
+from pyx86v.engine.census cimport census_block
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.hole cimport ring_hole
 from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, remember_mmio, translate
@@ -192,8 +193,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if (e.style.deprivileged and ring_block(e, r)) or (e.resuming == RESUME_RUNS and resumed(e, r)):
         leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
-        settle(e)
-        restart_give_back(e, r)
+        give_back(e, r.eip)                  # the engine changed its own block and runs one instruction of it again
         e.current[0] = &e.closed_end
     settle(e)
     if e.flush_blocks:
@@ -247,6 +247,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             tlb_flush_page_x86_64(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)       # block lies: forget that, to look again
         grant(e, 0)
     e.budget[0] -= r.true_cost
+    if e.census is not NULL:
+        census_block(e, r)
 
 cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
     """Called by translated code (inline.pxd) at a block's start."""
@@ -298,12 +300,10 @@ cdef void on_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexce
 
 cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
     """Carry the verdict on an instruction event out.  The ledger stands just before the instruction."""
-    cdef uint64_t units
     if verdict == RESUME:
         if ev.retire:
             resume_clear(e)
-            units = units_at(e, ev.rip)
-            charge_block(e.ledger, <int64_t>(units if ev.charge_insn else 0), 1)
+            retire(e, ev.rip, ev.charge_insn)
             env_u64(e.env, ENV_EIP)[0] = advance(e, ev.rip, ev.length)
             env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
         e.current[0] = &e.closed_end

@@ -6,6 +6,7 @@ needs is in `World` and in the register image (see machine.pxd).
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.cpu cimport Cpu
+from pyx86v.arch.sensitive cimport MAX_SENSITIVE
 from pyx86v.arch.types cimport hpa_t
 from pyx86v.cost.block cimport Decoder, InsnMark
 from pyx86v.devices.platform cimport Platform, Sinks
@@ -74,6 +75,17 @@ ctypedef struct World:   # saved: one guest of the machine
     uint64_t skipped     # guest cycles skipped by HLT under --clock instructions; copied from Guest when saved
     uint8_t style_state[STYLE_STATE_BYTES]
 
+cdef enum CensusMode:    # where an instruction ran
+    CENSUS_RING_0 = 0    # protected mode, and rings 1 to 3 after it
+    CENSUS_REAL = 4
+    CENSUS_V86 = 5
+    CENSUS_MODES = 6
+
+ctypedef struct Census:  # saved: the sensitive instructions that retired (census.pxd), by number (arch/sensitive.pxd)
+    uint64_t count[MAX_SENSITIVE][CENSUS_MODES]
+    uint64_t first[MAX_SENSITIVE][CENSUS_MODES]      # linear address of the first one
+    uint64_t mode        # of the block that was counted last
+
 ctypedef struct Engine:
     uc_engine* uc
     char* cpu            # CPUState
@@ -105,6 +117,7 @@ ctypedef struct Engine:
     BlockRecord open_end     # stands for "the last thing was a control transfer"
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
+    Census* census       # of an audit, or NULL
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
     uint64_t* write_map      # by host frame: 0, gva | 1 of the one page mapped writable, or all ones
