@@ -25,6 +25,7 @@ from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_ledger, account_now, account_tlb, account_walks
+from pyx86v.engine.census cimport census_rows
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
 from pyx86v.engine.snapshot cimport *
@@ -37,7 +38,6 @@ from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport hole_counts, hole_sites, hole_text
 
 from pyx86v import __version__, boot, snapshot, vmm
-from pyx86v.arch.sensitive import ROWS as SENSITIVE
 from pyx86v.cost.profile import load_profile
 from pyx86v.engine.layout import verify
 from pyx86v.guests import LARGEST_MEMORY, Guest as GuestOfMachine
@@ -86,7 +86,6 @@ _MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fma
                   "kernel_gs_base": REG_KERNEL_GS_BASE, "sysenter_cs": REG_SYSENTER_CS, "sysenter_esp": REG_SYSENTER_ESP,
                   "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
 _TABLES = {"gdtr_base": REG_GDTR_BASE, "gdtr_limit": REG_GDTR_LIMIT, "idtr_base": REG_IDTR_BASE, "idtr_limit": REG_IDTR_LIMIT}
-_PLACES = (*((mode, ring) for mode in ("paging", "protected") for ring in range(4)), ("real", 0), ("v86", 3))      # by CensusMode
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
@@ -149,7 +148,7 @@ cdef class Machine:
     asids    how many tags of TLB entries there are for guests; None: as many as the processor has
     holes    "stop": the first sensitive instruction that should have trapped, and shows, ends the run (StopReason.HOLE);
              "continue": they are only counted.  For styles that deprivilege the guest's kernel
-    audit    count the sensitive instructions that the guest executes (`census`); it runs slower for that, with equal results
+    audit    take a `census` of sensitive instructions; slower, with equal results
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -196,11 +195,10 @@ cdef class Machine:
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
-                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes,
-                        "audit": bool(audit)}
+                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit}
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
                         for i, each in enumerate(guests or [{}])]
-        self.e.guest.shadow_unsync = shadow_unsync
+        self.e.guest.shadow_unsync, self.e.audit = shadow_unsync, bool(audit)
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------
@@ -220,7 +218,6 @@ cdef class Machine:
         e.guest.cpu_brand = self._brand
         e.guest.clock_instructions = self.clock == "instructions"
         e.guest.ept_leaf = ept_leaf
-        e.audit = self.options["audit"]
         configure_profile(e, p, seed)
         for each in self._guests:
             seat = &self.worlds.seat[<uint32_t>each.index]
@@ -589,31 +586,13 @@ cdef class Machine:
 
     @property
     def hole_sites(self):
-        """Where they are: [{address, mnemonic, count, effective}] by linear address, of the first 64 addresses met.
-
-        `effective` says how often the result was another one than natively.
-        """
+        """Where they are, by linear address: [{address, mnemonic, count, effective: another result than natively}], 64 at most."""
         return hole_sites(&self.e.vcpu.ring)
 
     @property
     def census(self):
-        """What an audit counted: a dict for each sensitive instruction (arch/sensitive.py) and place where it retired.
-
-        mnemonic, class ("control" or "behaviour"), mode ("paging", and without it "protected", "real" or "v86"), ring (CPL),
-        count, traps (always, outside ring 0), listed (one of the seventeen) and address (linear, of the first one).
-
-            m = Machine(audit=True); m.load("kernel.elf"); m.run()
-            for row in m.census: print(row["mnemonic"], row["ring"], row["count"])
-
-        A REP instruction counts as in `instructions`.  ValueError for a machine without audit.
-        """
-        cdef Census* c = &self.e.world.census
-        if not self.e.audit:
-            raise ValueError("census: nothing was counted, expected Machine(audit=True)")
-        return [{"mnemonic": row.name, "class": row.kind, "mode": mode, "ring": ring, "count": c.count[<int>number][<int>place],
-                 "traps": row.traps, "listed": row.listed, "address": c.first[<int>number][<int>place]}
-                for number, row in enumerate(SENSITIVE, 1) for place, (mode, ring) in enumerate(_PLACES)
-                if c.count[<int>number][<int>place]]
+        """What an audit counted (engine/census.pyx says what the keys mean); empty without audit."""
+        return census_rows(&self.e.world.census)
 
     @property
     def console(self):

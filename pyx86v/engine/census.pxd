@@ -12,6 +12,8 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_cpl
 from pyx86v.engine.state cimport *
 
+cdef list census_rows(const Census* c)
+
 cdef inline bint census_wants(Engine* e, const BlockRecord* r) noexcept nogil:
     """Does the block contain a sensitive instruction (and is there an audit)?"""
     cdef int i

@@ -2,7 +2,7 @@
 """What a census of sensitive instructions (Machine.census) says of its guest.
 
 Could trap and emulate run the guest?  Its kernel would be in ring 1, on tables of the monitor that are empty, from the
-moment when it turns paging on; before that a monitor interprets.  Obstacles are what does not trap there and gives
+moment when it turns paging on or leaves ring 0; what comes before that a monitor interprets.  Obstacles are what does not trap there and gives
 another result than natively: the processor's tables in any ring, the real flags and selectors outside ring 3.
 """
 from pyx86v.arch.sensitive import BEHAVIOUR, CONTROL, SEVENTEEN, SILENT, SILENT_IN_V86, SILENT_TO_USERS
@@ -12,7 +12,9 @@ def is_obstacle(row):
     """Does this row of a census keep trap and emulate from running its guest as it runs natively?"""
     if row["mode"] == "v86":
         return row["mnemonic"] in SILENT_IN_V86
-    return row["mode"] == "paging" and row["mnemonic"] in (SILENT if row["ring"] < 3 else SILENT_TO_USERS)
+    if row["mode"] == "real" or (row["mode"] == "protected" and row["ring"] == 0):
+        return False
+    return row["mnemonic"] in (SILENT if row["ring"] < 3 else SILENT_TO_USERS)
 
 
 def judge(census):
@@ -32,7 +34,7 @@ def verdict(found):
     lines = [f"Of the seventeen instructions of Robin and Irvine it executed {', '.join(seventeen)}." if seventeen else
              "Of the seventeen instructions of Robin and Irvine it executed none."]
     if not obstacles:
-        return [*lines, "Trap and emulate can run it: with paging on, all that is sensitive traps outside ring 0."]
+        return [*lines, "Trap and emulate can run it: behind its real-mode and boot code, all that is sensitive traps outside ring 0."]
     lines.append("Trap and emulate alone cannot run it as it runs natively. These do not trap outside ring 0:")
     return lines + [f"  {row['mnemonic']} in {place(row)}, {row['count']:,} executed, first at {row['address']:#x}" for row in obstacles]
 
