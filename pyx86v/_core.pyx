@@ -23,6 +23,7 @@ from pyx86v.devices.platform cimport platform_init
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
 from pyx86v.engine.breakpoints cimport breakpoint_change
+from pyx86v.engine.census cimport census_rows
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
 from pyx86v.engine.snapshot cimport *
@@ -60,16 +61,13 @@ cdef extern from *:
     const uint64_t FOREVER "PYX_FOREVER"
     int raise_pending "pyx_raise_pending"() except -1   # what a signal handler raised during or just after the run
 
-
-_REASONS = {STOP_EXIT: StopReason.EXIT, STOP_HALT: StopReason.HALT, STOP_SHUTDOWN: StopReason.SHUTDOWN,
-            STOP_LIMIT: StopReason.LIMIT, STOP_HOLE: StopReason.HOLE, STOP_ERROR: StopReason.ERROR,
-            STOP_BREAKPOINT: StopReason.BREAKPOINT}
+_REASONS = {STOP_EXIT: StopReason.EXIT, STOP_HALT: StopReason.HALT, STOP_SHUTDOWN: StopReason.SHUTDOWN, STOP_LIMIT: StopReason.LIMIT,
+            STOP_HOLE: StopReason.HOLE, STOP_ERROR: StopReason.ERROR, STOP_BREAKPOINT: StopReason.BREAKPOINT}
 _GPR = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
 _CONTROL = {"rip": REG_RIP, "rflags": REG_RFLAGS, "cr0": REG_CR0, "cr2": REG_CR2, "cr4": REG_CR4, "cr8": REG_CR8,
             "efer": REG_EFER, "dr0": REG_DR0, "dr1": REG_DR1, "dr2": REG_DR2, "dr3": REG_DR3, "dr6": REG_DR6, "dr7": REG_DR7}
-_MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fmask": REG_FMASK,
-                  "kernel_gs_base": REG_KERNEL_GS_BASE, "sysenter_cs": REG_SYSENTER_CS, "sysenter_esp": REG_SYSENTER_ESP,
-                  "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
+_MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fmask": REG_FMASK, "kernel_gs_base": REG_KERNEL_GS_BASE,
+                  "sysenter_cs": REG_SYSENTER_CS, "sysenter_esp": REG_SYSENTER_ESP, "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
 _TABLES = {"gdtr_base": REG_GDTR_BASE, "gdtr_limit": REG_GDTR_LIMIT, "idtr_base": REG_IDTR_BASE, "idtr_limit": REG_IDTR_LIMIT}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
@@ -125,6 +123,7 @@ cdef class Machine:
     asids    how many tags of TLB entries there are for guests; None: as many as the processor has
     holes    "stop": the first sensitive instruction that should have trapped, and shows, ends the run (StopReason.HOLE);
              "continue": they are only counted.  For styles that deprivilege the guest's kernel
+    audit    take a `census` of sensitive instructions; slower, with equal results
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -155,7 +154,7 @@ cdef class Machine:
         free(self.mmu)
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
-                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop"):
+                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False):
         for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
                                    ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
             if value not in known:
@@ -171,10 +170,10 @@ cdef class Machine:
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
-                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes}
+                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit}
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
                         for i, each in enumerate(guests or [{}])]
-        self.e.guest.shadow_unsync = shadow_unsync
+        self.e.guest.shadow_unsync, self.e.audit = shadow_unsync, bool(audit)
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
 
     # -- construction ------------------------------------------------------------------------
@@ -565,11 +564,13 @@ cdef class Machine:
 
     @property
     def hole_sites(self):
-        """Where they are: [{address, mnemonic, count, effective}] by linear address, of the first 64 addresses met.
-
-        `effective` says how often the result was another one than natively.
-        """
+        """Where they are, by linear address: [{address, mnemonic, count, effective: another result than natively}], 64 at most."""
         return hole_sites(&self.e.vcpu.ring)
+
+    @property
+    def census(self):
+        """What an audit counted (engine/census.pyx says what the keys mean); empty without audit."""
+        return census_rows(&self.e.world.census)
 
     @property
     def console(self):

@@ -174,7 +174,7 @@ def test_profiles(pyx):
     assert {"value", "unit", "status", "source"} <= set(row) and row["status"] in ("read", "derived", "recalled", "estimated")
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "exits", "roms", "profiles"])
+@pytest.mark.parametrize("command", ["run", "compare", "exits", "audit", "roms", "profiles"])
 def test_help(pyx, command):
     status, out, _ = pyx(command, "--help")
     assert status == 0 and out.startswith(f"Usage: pyx86v {command}")

@@ -70,6 +70,10 @@ ROWS = (
 NAMES = ("",) + tuple(row.name for row in ROWS)        # by number; 0 is innocuous
 NUMBER = {name: number for number, name in enumerate(NAMES) if name}
 SEVENTEEN = tuple(row.name for row in ROWS if row.listed)
+# What shows through in every ring but 0 whatever tables the monitor has loaded; the other holes trap when these are empty.
+SILENT = tuple("sgdt sidt sldt str smsw pushf popf lar lsl verr verw mov_from_segment push_segment".split())
+SILENT_TO_USERS = tuple(name for name in SILENT if name not in ("pushf", "popf", "mov_from_segment", "push_segment"))
+SILENT_IN_V86 = ("sgdt", "sidt", "smsw")
 N_HOLES = 1 + max(number for number, row in enumerate(ROWS, 1) if not row.traps)
 
 # Capstone's spellings that differ from the names above.

@@ -7,6 +7,7 @@ import click
 
 from pyx86v.cli import guests, session
 from pyx86v.cli.options import Output, shared, styles
+from pyx86v.report import census
 from pyx86v.report import json as report
 from pyx86v.report import tables
 
@@ -159,6 +160,33 @@ def exits(guest, style, options):
     return report.exit_status(result)
 
 
+@click.command(short_help="Run a guest: which sensitive instructions it executes.")
+@GUEST
+@click.option("--style", metavar="STYLE", default="native", show_default=True, help="Any style; under --clock instructions all count the same.")
+@shared
+def audit(guest, style, options):
+    """Run one GUEST and count its sensitive instructions, by instruction, ring, and whether they trap outside ring 0.
+
+    The classes are Popek and Goldberg's, the seventeen Robin and Irvine's; the last lines say whether trap and emulate
+    could run what this guest executed.
+
+    \b
+    Examples:
+      pyx86v audit rings
+      pyx86v audit bzImage --initrd initrd.cpio --json census.json
+    """
+    found = guests.find(guest)
+    machine = session.start(found, style, options, audit=True)
+    result = session.run(machine, found, options)
+    counted = machine.census
+    judged = census.judge(counted)
+    if options.json != "-":
+        tables.show("", tables.summary([result], hertz(result["profile"])), tables.census_table(counted),
+                    tables.classes_table(judged["classes"]), *census.verdict(judged))
+    write_json({**result, "census": counted, "audit": judged}, options.json)
+    return report.exit_status(result)
+
+
 @click.command(short_help="List the bundled guests.")
 @click.argument("name", required=False)
 @click.option("--json", "target", type=Output(), metavar="FILE", help="Write the list as JSON; - for standard output.")
@@ -204,4 +232,4 @@ def profiles(name, target):
     write_json([tables.profile_dict(profile) for profile in found], target)
 
 
-COMMANDS = (run, compare, exits, roms, profiles)
+COMMANDS = (run, compare, exits, audit, roms, profiles)

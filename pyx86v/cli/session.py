@@ -16,10 +16,10 @@ from pyx86v.report.tables import console
 PERIOD_S = 0.2                  # how often the progress line changes, in seconds
 
 
-def start(guest, style, options):
-    """A Machine with the guest, or several, loaded; ValueError (one line) for anything that cannot be."""
+def start(guest, style, options, **more):
+    """A Machine (with the arguments `more`) with the guest, or several, loaded; ValueError (one line) for what cannot be."""
     from pyx86v import Machine
-    common = {"profile": options.cpu, "clock": options.clock, "holes": options.holes}
+    common = {"profile": options.cpu, "clock": options.clock, "holes": options.holes, **more}
     parts = [(guest, {})] if isinstance(guest, Guest) else guest.parts
     wanted = [{"style": style, "memory": options.memory or options.size(part.memory), "initrd": options.initrd,
                "kernel_args": options.kernel_args, **given} for part, given in parts]

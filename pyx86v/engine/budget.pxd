@@ -82,7 +82,7 @@ cdef inline void book_rest(Engine* e, const BlockRecord* r, int n, int sign) noe
         return
     charge_block(e.ledger, sign * (<int64_t>units_before(e, r, r.count) - <int64_t>units_before(e, r, n)),
                  sign * (<int64_t>r.count - n))
-    if e.census is not NULL:
+    if e.audit:
         census_count(e, r, n, r.count, sign)
 
 cdef inline void give_back(Engine* e, uint64_t rip) noexcept nogil:
@@ -101,6 +101,6 @@ cdef inline void retire(Engine* e, uint64_t rip, bint priced) noexcept nogil:
     cdef int64_t units = 64
     if n >= 0 and n < r.count:
         units = <int64_t>units_before(e, r, n + 1) - <int64_t>units_before(e, r, n)
-        if e.census is not NULL:
+        if e.audit:
             census_count(e, r, n, n + 1, 1)
     charge_block(e.ledger, units if priced else 0, 1)

@@ -3,19 +3,21 @@
 
 Blocks with a sensitive instruction take the slow path and are counted when they are booked.  Whatever books or unbooks
 a part of a block (budget.pxd) does the same here, so that the census counts what the ledger counts: retired instructions.
-Without an audit Engine.census is NULL, no block is slower for it, and nothing here runs.
+Without an audit (Engine.audit) no block is slower for it, and nothing here runs.
 """
 from libc.stdint cimport uint64_t
-from pyx86v.arch.regs cimport FL_VM
+from pyx86v.arch.regs cimport CR0_PG, FL_VM
 from pyx86v.cost.block cimport InsnMark, MARK_SENSITIVE
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_cpl
 from pyx86v.engine.state cimport *
 
+cdef list census_rows(const Census* c)
+
 cdef inline bint census_wants(Engine* e, const BlockRecord* r) noexcept nogil:
     """Does the block contain a sensitive instruction (and is there an audit)?"""
     cdef int i
-    if e.census is NULL:
+    if not e.audit:
         return False
     for i in range(r.count):
         if e.marks[r.first_mark + i].flags >> MARK_SENSITIVE:
@@ -27,25 +29,28 @@ cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int en
 
     What is uncounted was counted last, so the address of the first one is right again when its count is 0.
     """
+    cdef Census* census = &e.world.census
     cdef const InsnMark* m = &e.marks[r.first_mark]
-    cdef uint64_t mode = e.census.mode
+    cdef uint64_t mode = e.world.census.mode
     cdef uint64_t* count
     cdef int i, number
     for i in range(first, end):
         number = m[i].flags >> MARK_SENSITIVE
         if not number:
             continue
-        count = &e.census.count[number][mode]
+        count = &census.count[number][mode]
         if count[0] == 0:
-            e.census.first[number][mode] = r.pc + (m[i - 1].end if i else 0)
+            census.first[number][mode] = r.pc + (m[i - 1].end if i else 0)
         count[0] += <uint64_t>sign
 
 cdef inline void census_block(Engine* e, const BlockRecord* r) noexcept nogil:
     """A block was booked and is about to run.  No instruction but the last of a block changes mode or ring."""
+    cdef Census* census = &e.world.census
     if env_u64(e.env, ENV_EFLAGS)[0] & FL_VM:
-        e.census.mode = CENSUS_V86
+        census.mode = CENSUS_V86
     elif not env_u32(e.env, ENV_HFLAGS)[0] & HF_PE:
-        e.census.mode = CENSUS_REAL
+        census.mode = CENSUS_REAL
     else:
-        e.census.mode = CENSUS_RING_0 + <uint64_t>env_cpl(e.env)
+        census.mode = CENSUS_PAGING if env_u64(e.env, ENV_CR)[0] & CR0_PG else CENSUS_PROTECTED
+        census.mode += e.vcpu.ring.cpl if e.vcpu.ring.real else <uint64_t>env_cpl(e.env)     # the guest's own ring
     census_count(e, r, 0, r.count, 1)

@@ -176,18 +176,9 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
     return 0
 
 
-cdef int allocate_census(Engine* e) except -1:
-    """Start an audit (census.pxd); before the guest runs."""
-    e.census = <Census*>calloc(1, sizeof(Census))
-    if e.census is NULL:
-        raise MemoryError("census")
-    return 0
-
-
 cdef void free_engine(Engine* e) noexcept:
     """Everything that was allocated here, and the Engine."""
     free(e.record_memory)
-    free(e.census)
     free(e.marks)
     free(e.hash)
     free(e.page_state)

@@ -250,7 +250,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             page_drop(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)       # block lies: forget that, to look again
         grant(e, 0)
     e.budget[0] -= r.true_cost
-    if e.census is not NULL:
+    if e.audit:
         census_block(e, r)
 
 cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:

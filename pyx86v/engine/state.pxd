@@ -66,6 +66,18 @@ cdef enum:
     MAX_VCPUS = 1        # of one guest
     SPARE_BYTES = 4 * 4096   # mapped behind RAM for the engine alone (configure.pyx)
 
+cdef enum CensusMode:    # where an instruction ran
+    CENSUS_PAGING = 0    # protected or long mode with paging, rings 0 to 3
+    CENSUS_PROTECTED = 4 # without paging, rings 0 to 3
+    CENSUS_REAL = 8
+    CENSUS_V86 = 9
+    CENSUS_MODES = 10
+
+ctypedef struct Census:  # the sensitive instructions that retired (census.pxd), by number (arch/sensitive.pxd)
+    uint64_t count[MAX_SENSITIVE][CENSUS_MODES]
+    uint64_t first[MAX_SENSITIVE][CENSUS_MODES]      # linear address of the first one
+    uint64_t mode        # of the block that was counted last
+
 ctypedef struct World:   # saved: one guest of the machine
     uint32_t vcpu_count
     uint32_t running     # index of the vCPU whose registers the engine holds
@@ -74,18 +86,8 @@ ctypedef struct World:   # saved: one guest of the machine
     Platform platform
     Shadow shadow        # of a style that has shadow tables
     uint64_t skipped     # guest cycles skipped by HLT under --clock instructions; copied from Guest when saved
+    Census census        # of an audit
     uint8_t style_state[STYLE_STATE_BYTES]
-
-cdef enum CensusMode:    # where an instruction ran
-    CENSUS_RING_0 = 0    # protected mode, and rings 1 to 3 after it
-    CENSUS_REAL = 4
-    CENSUS_V86 = 5
-    CENSUS_MODES = 6
-
-ctypedef struct Census:  # saved: the sensitive instructions that retired (census.pxd), by number (arch/sensitive.pxd)
-    uint64_t count[MAX_SENSITIVE][CENSUS_MODES]
-    uint64_t first[MAX_SENSITIVE][CENSUS_MODES]      # linear address of the first one
-    uint64_t mode        # of the block that was counted last
 
 ctypedef struct Engine:
     uc_engine* uc
@@ -118,7 +120,7 @@ ctypedef struct Engine:
     BlockRecord open_end     # stands for "the last thing was a control transfer"
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
-    Census* census       # of an audit, or NULL
+    bint audit           # take the census
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
     uint64_t* write_map      # by host frame: 0, gva | 1 of the one page mapped writable, or all ones

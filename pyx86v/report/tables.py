@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pyx86v.report.census import place
+
 PLAIN_WIDTH = 100
 
 
@@ -180,6 +182,25 @@ def relative_error(row):
         return 0.0
     variance = max(row["squares"] - total * total / count, 0) / (count - 1)
     return 100 * (variance / count) ** 0.5 / (total / count)
+
+
+def census_table(census):
+    """The sensitive instructions that a guest executed, the most frequent first; "traps": always, outside ring 0."""
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("instruction", "class", "where", "count", "traps", "of 17", "first at"):
+        rows.add_column(name, no_wrap=True, justify="right" if name in ("count", "first at") else "left")
+    for row in sorted(census, key=lambda row: -row["count"]):
+        rows.add_row(label(row["mnemonic"]), row["class"], place(row), number(row["count"]), "yes" if row["traps"] else "no",
+                     "yes" if row["listed"] else "", f"{row['address']:#x}")
+    return rows
+
+
+def classes_table(classes):
+    """How many sensitive instructions of each of Popek and Goldberg's classes are privileged."""
+    rows = table("class", "executed", "trap outside ring 0", "do not always")
+    for kind, row in classes.items():
+        rows.add_row(kind, number(row["traps"] + row["holes"]), number(row["traps"]), number(row["holes"]))
+    return rows
 
 
 def roms_table(roms):
