@@ -84,7 +84,8 @@ def wrong(result):
     """What is wrong with a guest's end, or None."""
     if result["reason"] == "refused":
         return None if result["lines"] == 1 else "refused in more than one line"
-    if result["reason"] not in REASONS:
+    holes = fuzz_worker.options_of(result["seed"])["style"].startswith("trap")      # which such guests are full of
+    if result["reason"] not in REASONS and not (holes and result["reason"] == "hole"):
         return f"ended by {result['reason']} {result['status']} {result['detail']}"
     if not result["adds_up"]:
         return "ledger and cycles differ"
@@ -109,7 +110,7 @@ def test_hostile_guests_end(folder):
 def comparable(one, other):
     """Do both runs end where the guest says?  A limit cuts between blocks, which lie elsewhere in another engine."""
     reasons = {one["reason"], other["reason"]}
-    if reasons & {"refused", "error"}:
+    if reasons & {"refused", "error", "hole"}:
         return False
     return reasons != {"limit"} or one["instructions"] == other["instructions"] >= fuzz_worker.SAME["max_instructions"]
 
@@ -124,6 +125,9 @@ def test_the_same_guest_ends_the_same(folder):
             bad.append(f"seed {result['seed']}: not the same when repeated")
         for other in (*(style for style in fuzz_worker.STYLES if style != "native"), "portable"):
             one, two = result["native"], result[other]
+            # tables that change without INVLPG: a shadow shows it at once, a TLB when it forgets (SDM 3A 4.10.4.3)
+            if other.endswith("+shadow") and result["family"] == "hostile_tables":
+                continue
             if comparable(one, two):
                 compared += 1
                 bad += [f"seed {result['seed']} ({result['family']}): {key} is {one[key]!r} natively, {two[key]!r} under {other}"

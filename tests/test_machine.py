@@ -10,10 +10,11 @@ import time
 import pytest
 
 from pyx86v import Machine, Stop, StopReason
+from pyx86v._core import styles
 
 ENTRY = 0x100020
 MEMORY = 4 << 20
-STYLES = tuple(_core.styles())
+STYLES = tuple(styles())
 ENGINES = ("inline", "portable")
 SPIN = b"\xeb\xfe"                                       # jmp to itself
 COUNT = b"\x40\xeb\xfd"                                  # 1: inc eax; jmp 1b
@@ -115,10 +116,10 @@ def test_limits(guest, style, engine):
         assert m.run(**{name: 0}).reason is StopReason.LIMIT and m.instructions == before
     m = guest(CPUID_LOOP, style=style, engine=engine)
     m.run(max_exits=10, max_instructions=3000)
-    if style == "native":
-        assert m.instructions >= 3000 and not m.exits
+    if style in ("native", "trap+shadow"):                                        # CPUID does not trap
+        assert m.instructions >= 3000
     else:
-        assert m.exits["CPUID"]["count"] == 10
+        assert sum(row["count"] for row in m.exits.values()) == 10
 
 
 @pytest.mark.parametrize("style", STYLES)
