@@ -204,7 +204,7 @@ cdef inline int full_walk(Walker* w, gva_t gva, int access, int privilege, Guest
     cdef int status
     cdef uint64_t want = EPT_R
     if ctx.mode == PAGING_NONE:
-        guest.gpa = gva & FRAME_MASK
+        guest.gpa = gva & 0xfffff000ULL      # without paging a linear address has 32 bits and wraps (SDM 3A 3.1)
         guest.flags = TLB_W | TLB_U | TLB_D
         guest.shift = 30
     else:
@@ -326,8 +326,8 @@ cdef inline int walk_failed(Walker* w, int status, gva_t gva, const GuestPage* g
 
 cdef inline int identity(const Ram* ram, const PagingContext* ctx, gva_t gva, Translation* out) noexcept nogil:
     """Paging off, not nested: no cache takes part."""
-    out.gpa = gva & ctx.window.a20_mask
-    out.hpa = window_hpa(&ctx.window, gva & FRAME_MASK)
+    out.gpa = gva & 0xffffffffULL & ctx.window.a20_mask      # 32 bits: it wraps (SDM 3A 3.1)
+    out.hpa = window_hpa(&ctx.window, gva & 0xfffff000ULL)
     out.shift = 12
     if not ram_holds(ram, out.hpa, 4096):
         return XLAT_NO_RAM
