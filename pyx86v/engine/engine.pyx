@@ -6,7 +6,8 @@ Paths through this file
     a translation lacks -> fill.pxd
     INTR hook           -> on_interrupt: exception, INT n or intercept -> event -> style -> verdict
     invalid instruction -> on_invalid
-    IN, OUT, MMIO       -> on_in, on_out, on_mmio_*
+    IN, OUT, MMIO       -> ports.pxd
+    stops, time, limits -> limits.pxd
     SYSCALL, SYSENTER   -> syscall.pxd
 Nothing here takes the GIL (but for the signal poll), allocates, or raises.
 """
@@ -16,8 +17,7 @@ from libc.string cimport memset
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.cost.ledger cimport IDLE, UNITS_PER_CYCLE, charge_units
-from pyx86v.devices.platform cimport platform_advance, platform_in, platform_irq, platform_next_event, platform_out
-from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_RESET
+from pyx86v.devices.platform cimport platform_advance, platform_irq
 from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport *
@@ -25,116 +25,34 @@ from pyx86v.engine.budget cimport *
 from pyx86v.engine.census cimport census_block
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.hole cimport ring_hole
-from pyx86v.engine.fill cimport fetch_privilege, fill, host_wrote, translate
+from pyx86v.engine.fill cimport fill
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.limits cimport *
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
+from pyx86v.engine.ports cimport *
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.uc cimport *
-from pyx86v.mmu.mmu cimport Translation, mmu_lookup
-from pyx86v.mmu.invalidate cimport mmu_flush_all
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
-from pyx86v.vmm.paging cimport paging_refresh
 from pyx86v.vmm.shadow cimport shadow_written
 
 cdef extern from *:
     """
     #define PYX_RETURN_ADDRESS ((uintptr_t)__builtin_return_address(0))
-    #define PYX_NEVER 0xffffffffffffffffULL
     """
     uintptr_t RETURN_ADDRESS "PYX_RETURN_ADDRESS"
-    const uint64_t NEVER "PYX_NEVER"
 
 cdef enum:
-    POLL_SLOW_PATHS = 4095   # and how many slow paths: a guest that makes the engine slow must give way to Ctrl-C too
     IDLE_TURNS = 16          # starts of the engine without a block that runs: it will not run any
-    POLL_UNITS = 1 << 26     # how much machine time passes between looks at signals: about 1 M cycles
 
 cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
-
-# Stopping and leaving -------------------------------------------------------------------------
-
-cdef inline void stop(Engine* e, int reason, int status) noexcept nogil:
-    if e.vcpu.stop_reason == STOP_NONE:
-        e.vcpu.stop_reason = reason
-        e.vcpu.stop_status = status
-    e.stopping = True
-
-cdef inline void leave_block(Engine* e, uint64_t eip) noexcept nogil:
-    """From a block's start: do not run it, go on at `eip`.  Never returns (longjmp)."""
-    env_u64(e.env, ENV_EIP)[0] = eip
-    ring_start(e)
-    if e.stopping:
-        uc_emu_stop(e.uc)
-    cpu_loop_exit_noexc_x86_64(e.cpu)
-
-# Time, events, limits -------------------------------------------------------------------------
-
-cdef inline void refresh_due(Engine* e) noexcept nogil:
-    e.due = platform_next_event(&e.world.platform, guest_time(&e.guest))
-
-cdef void sync_a20(Engine* e) noexcept nogil:
-    """The A20 line may have moved: addresses wrap at 1 MiB without it."""
-    cdef uint64_t mask = NEVER if e.world.platform.kbc.a20 else ~<uint64_t>0x100000
-    if e.world.window.a20_mask != mask:
-        e.world.window.a20_mask = mask
-        e.vcpu.paging.window.a20_mask = mask
-        mmu_flush_all(e.mmu)
-        paging_refresh(&e.guest)
-
-cdef inline void after_device(Engine* e) noexcept nogil:
-    """A device register was touched: look for stop requests, and let the next block look at lines and timers."""
-    if e.world.platform.stop == PLATFORM_EXIT:
-        stop(e, STOP_EXIT, <int>e.world.platform.stop_status)
-    elif e.world.platform.stop == PLATFORM_RESET:
-        stop(e, STOP_SHUTDOWN, 0)
-    sync_a20(e)
-    refresh_due(e)
-    settle(e)
-    grant(e, 0)
-
-cdef bint over_limit(Engine* e) noexcept nogil:
-    if e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
-            e.vcpu.exit_total >= e.max_exits:
-        stop(e, STOP_LIMIT, 0)
-        return True
-    if e.ledger.total >= e.poll_units or e.slow_paths & POLL_SLOW_PATHS == 0:
-        e.poll_units = e.ledger.total + POLL_UNITS
-        if e.poll is not NULL and ring_poll(e) != 0:
-            stop(e, STOP_SIGNAL, 0)
-            return True
-    return False
-
-cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
-    """How much of the clock's quantity may pass before somebody must look."""
-    cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
-    if pending or e.fresh or e.vcpu.interpreting or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
-            e.ledger.total >= e.poll_units:              # passed while an event was handled
-        return 0
-    if e.guest.clock_instructions:
-        left = left // MAX_INSN_UNITS        # the grant's cap alone polls often enough
-    elif e.poll_units - e.ledger.total < left:
-        left = e.poll_units - e.ledger.total
-    if insns < left:
-        left = insns
-    if e.due != NEVER:
-        now = guest_time(&e.guest)
-        if e.due <= now:
-            return 0
-        if e.guest.clock_instructions:
-            now = e.due - now
-        else:
-            now = e.due * UNITS_PER_CYCLE - e.ledger.total
-        if now < left:
-            left = now
-    return left
 
 # Delivery -------------------------------------------------------------------------------------
 
@@ -322,13 +240,6 @@ cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
     if e.vcpu.halted and not e.stopping:
         wait_for_interrupt(e)
 
-cdef inline uint64_t advance(Engine* e, uint64_t rip, int length) noexcept nogil:
-    cdef int bits = env_bits(e.env)
-    rip += <uint64_t>length
-    if bits == 64:
-        return rip
-    return rip & 0xffffffffULL
-
 cdef void raise_fault(Engine* e, uint64_t rip, const Fault* f) noexcept nogil:
     """A fault met while an instruction's operands were read."""
     cdef Event ev
@@ -426,7 +337,7 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
         uc_emu_stop(uc)
         return
     give_back(e, rip)
-    if not e.style.deprivileged or not ring_takes(e, &number, rip):
+    if not e.style.deprivileged or not ring_takes(e, &number, rip, software):
         if number >= 0x100 and number < 0x100 + 0x400:
             on_intercept(e, <int>(number - 0x100), rip)
         else:
@@ -474,7 +385,7 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     f.vector = -1
     f.stop = False
     give_back(e, rip)
-    if not e.style.deprivileged or not ring_takes(e, &number, rip):
+    if not e.style.deprivileged or not ring_takes(e, &number, rip, False):
         if event_of_invalid(e, rip, &ev, &f):
             dispatch(e, &ev)
         else:
@@ -482,126 +393,6 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
         e.vcpu.ring.step = False
     after_event(e)
     return True
-
-# Ports and memory-mapped devices --------------------------------------------------------------
-
-cdef int device_in(Guest* g, Event* ev) noexcept nogil:
-    cdef Engine* e = <Engine*>g.owner
-    if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
-        return RESUME if e.py_port(e.owner, ev) == 0 else STOP
-    ev.value = platform_in(g.platform, g.sinks, ev.port, ev.size, guest_time(g))
-    return RESUME
-
-cdef int device_out(Guest* g, Event* ev) noexcept nogil:
-    cdef Engine* e = <Engine*>g.owner
-    if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
-        return RESUME if e.py_port(e.owner, ev) == 0 else STOP
-    platform_out(g.platform, g.sinks, ev.port, ev.size, <uint32_t>ev.value, guest_time(g))
-    return RESUME
-
-cdef int device_mmio(Guest* g, Event* ev) noexcept nogil:
-    cdef Engine* e = <Engine*>g.owner
-    ev.value = NEVER if ev.kind == EV_MMIO_READ else ev.value
-    if e.py_mmio is not NULL:
-        return RESUME if e.py_mmio(e.owner, ev) == 0 else STOP
-    return RESUME
-
-cdef inline void fetch_on(Engine* e, uint64_t rip) noexcept nogil:
-    """The instruction at `rip` is done and its block goes on.  Where TLBs are not tagged an exit has just emptied them:
-    the processor fetches the next instruction through a walk, as if a block started there."""
-    cdef BlockRecord* r = e.current[0]
-    cdef Translation t
-    cdef int n = mark_at(e, r, rip)
-    if e.guest.cpu_vpid or e.stopping or n < 0 or n >= r.count:
-        return
-    rip = linear_rip(e, r.eip + e.marks[r.first_mark + n].end)
-    if not page_is_held(e, rip):
-        translate(e, rip, 1, ACCESS_FETCH, fetch_privilege(e), &t)
-
-cdef void port_access(Engine* e, Event* ev) noexcept nogil:
-    """IN, OUT, INS, OUTS in the middle of a block: the engine goes on behind them by itself.
-
-    The ledger is put to the exact instant of the access, which devices and monitors see.
-    """
-    cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
-    cdef Insn d
-    cdef Fault f
-    cdef int verdict
-    f.vector = -1
-    f.stop = False
-    ev.rip = rip
-    to_virtual(e)
-    give_back(e, rip)
-    if not io_allowed(e, ev.port, ev.size, &f):
-        take_again(e, rip)
-        raise_exception_err_x86_64(e.env, f.vector, <int>f.error)
-    fetch_insn(e, rip, &d)
-    ev.length = d.length
-    ev.rep = d.rep
-    e.string_io = d.map == 0 and 0x6c <= d.opcode <= 0x6f
-    verdict = e.style.handlers[ev.kind](&e.guest, ev)
-    if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
-        stop(e, STOP_SIGNAL, 0)
-    if verdict == STOP:
-        e.stopping = True
-    fetch_on(e, rip)
-    take_again(e, rip)
-    ring_go_on(e)
-    after_device(e)
-
-cdef uint32_t on_in(uc_engine* uc, uint32_t port, int size, void* user) noexcept nogil:
-    cdef Engine* e = <Engine*>user
-    cdef Event ev
-    event_init(&ev, EV_PORT_IN)
-    ev.port = <uint16_t>port
-    ev.size = size
-    port_access(e, &ev)
-    return <uint32_t>ev.value
-
-cdef void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, void* user) noexcept nogil:
-    cdef Engine* e = <Engine*>user
-    cdef Event ev
-    event_init(&ev, EV_PORT_OUT)
-    ev.port = <uint16_t>port
-    ev.size = size
-    ev.value = value
-    port_access(e, &ev)
-    if e.stopping and not e.string_io:       # the guest ended itself: not an instruction further
-        give_back(e, advance(e, ev.rip, ev.length))
-        resume_clear(e)
-        e.current[0] = &e.closed_end
-        leave_block(e, advance(e, ev.rip, ev.length))
-
-cdef void mmio_access(Engine* e, Event* ev) noexcept nogil:
-    cdef uint64_t rip = e.mmio_rip
-    to_virtual(e)
-    ev.rip = rip
-    ev.address = e.mmio_gva
-    give_back(e, rip)
-    if e.style.handlers[ev.kind](&e.guest, ev) == STOP:
-        e.stopping = True
-    if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
-        stop(e, STOP_SIGNAL, 0)
-    fetch_on(e, rip)
-    take_again(e, rip)
-    ring_go_on(e)
-    after_device(e)
-
-cdef uint64_t on_mmio_read(uc_engine* uc, uint64_t offset, unsigned size, void* user) noexcept nogil:
-    cdef Event ev
-    event_init(&ev, EV_MMIO_READ)
-    ev.gpa = offset
-    ev.size = <int>size
-    mmio_access(<Engine*>user, &ev)
-    return ev.value
-
-cdef void on_mmio_write(uc_engine* uc, uint64_t offset, unsigned size, uint64_t value, void* user) noexcept nogil:
-    cdef Event ev
-    event_init(&ev, EV_MMIO_WRITE)
-    ev.gpa = offset
-    ev.size = <int>size
-    ev.value = value
-    mmio_access(<Engine*>user, &ev)
 
 # System calls ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ The real state: CPL 1 in place of 0 (paging's view of a supervisor, and another 
 are empty, so that every segment load, IRET and far transfer traps; IF set and IOPL 0; CR4.TSD and CR0.WP set.
 Invariants
 1. A machine that does not run is in the virtual state.
-2. The real CS and SS change in hooks only: whatever loads them traps, but a null SS in 64-bit mode (hole.pxd).
+2. The kernel's CS and SS change in hooks only: whatever loads them traps, or is taken before it runs (hole.pxd).
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.decode cimport Insn
@@ -107,8 +107,6 @@ cdef inline void to_virtual(Engine* e) noexcept nogil:
     if not r.real:
         return
     r.real = False
-    put_segment(env_segment(e.env, SEG_CS), &r.cs)
-    put_segment(env_segment(e.env, SEG_SS), &r.ss)
     put_segment(env_segment(e.env, SEG_LDTR), &r.ldtr)
     put_segment(env_segment(e.env, SEG_TR), &r.tr)
     env_segment(e.env, 8).base = r.gdtr_base
@@ -119,6 +117,8 @@ cdef inline void to_virtual(Engine* e) noexcept nogil:
     env_u64(e.env, ENV_CR)[0] = r.cr0
     env_u64(e.env, ENV_CR)[4] = r.cr4
     if r.cpl == 0:
+        put_segment(env_segment(e.env, SEG_CS), &r.cs)
+        put_segment(env_segment(e.env, SEG_SS), &r.ss)
         env_update_hflags(e.env)
 
 cdef inline bint ring_wanted(Engine* e) noexcept nogil:
@@ -231,8 +231,8 @@ cdef inline int intercept_code(int kind, const Insn* d) noexcept nogil:
         return SVM_INVD if d.opcode == 0x08 else SVM_WBINVD
     return -1
 
-cdef inline bint ring_takes(Engine* e, uint32_t* number, uint64_t rip) noexcept nogil:
-    """The INTR hook's number, seen from the monitor of a deprivileged guest; brings the virtual state.
+cdef inline bint ring_takes(Engine* e, uint32_t* number, uint64_t rip, bint software) noexcept nogil:
+    """The INTR hook's number (`software`: of INT n), seen from the monitor of a deprivileged guest; brings the virtual state.
 
     True: the instruction runs again in the virtual state.  False: an event as under every style, by `number`, which
     becomes an intercept's where the instruction has one in ring 0.
@@ -246,8 +246,7 @@ cdef inline bint ring_takes(Engine* e, uint32_t* number, uint64_t rip) noexcept 
         fetch_insn(e, rip, &d)
         ring_step(e, TRAP_TABLES, rip, d.length)
         return True
-    if not real or not (VEC_TS <= number[0] <= VEC_GP or number[0] == VEC_UD):
-        r.step = False
+    if not real or software or not (VEC_TS <= number[0] <= VEC_GP or number[0] == VEC_UD):
         return False
     fetch_insn(e, rip, &d)
     kind = trap_kind(&d)
