@@ -213,7 +213,7 @@ def test_popf(kernels, bits, ring, flags, image, effective):
 # The rest of the seventeen: with empty tables these trap, and end as natively.
 TRAPPING = [
     ("mov_to_segment", "8ed9", {}), ("mov_to_segment", "8ed1", {}), ("mov_to_segment", "8ed9", {"rcx": 0xfff8}), ("pop_segment", "1f", {"top": KDATA}),
-    ("pop_segment", "17", {"top": KDATA}), ("int", "cd80", {}), ("int", "cc", {}), ("ret_far", "cb", {"top": CODE + 8 | KCODE32 << 32}),
+    ("pop_segment", "17", {"top": KDATA}), ("int", "cd80", {}), ("int", "cc", {}), ("int", "cd06", {}), ("int", "cd0d", {}), ("ret_far", "cb", {"top": CODE + 8 | KCODE32 << 32}),
     ("jmp_far", "ea08003000" + "1800", {}), ("call_far", "9a08003000" + "1800", {}), ("iret", "cf", {"top": CODE + 8 | KCODE32 << 32}),
 ]
 
@@ -241,3 +241,18 @@ def test_null_stack_segment(kernels):
     machine.step(3)
     assert machine.registers["cpl"] == 0 and machine.registers["ss"][0] == 0 and not machine.registers["rflags"] & IF
     assert machine.exits["SEGMENT_LOAD"]["count"] and machine.exits["INTERRUPT_FLAG"]["count"]
+
+
+def test_virtual_8086_far_jump(kernels):
+    """A virtual-8086 task changes CS without a trap; what it has then is what an interrupt pushes and Python shows."""
+    machines = [waiting(kernels, 32, style=style) for style in ("native", "trap+shadow")]
+    for machine in machines:
+        machine.write_memory(0x8000, bytes.fromhex("ea00001008" "9090"))     # jmp 0810:0000
+        machine.write_memory(0x8100, bytes.fromhex("8cc8" "8ed0" "cd80" "9090"))     # mov ax, cs; mov ss, ax; int 80h: #GP with IOPL 0
+        frame = struct.pack("<9I", 0x0, 0x800, 0x20002, 0x400, 0x820, 0, 0, 0, 0)    # ip cs flags sp ss es ds fs gs
+        place(machine, b"\xcf", 0)
+        machine.write_memory(STACK, frame)
+        machine.step(5)
+    native, trap = machines
+    assert trap.registers == native.registers and trap.digest() == native.digest()
+    assert native.registers["rax"] & 0xffff == 0x810 and native.events["exceptions"] == {13: 1}
