@@ -21,12 +21,13 @@ from setuptools.command.build_py import build_py
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
 # Who may call the C API of which wheel.  A folder that is not named here fails at import if it tries (-z now).
 LINKS = {"pyx86v.engine": ("unicorn", "libunicorn.so.2"), "pyx86v._core": ("unicorn", "libunicorn.so.2"),
+         "pyx86v._state": ("unicorn", "libunicorn.so.2"),
          "pyx86v.cost.block": ("capstone", "libcapstone.so")}
 FLAGS = ["-O2", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-sign-compare"]
 if "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")              # twice as fast to compile; CFLAGS=-g is for gdb
 # Nothing in these runs per block, per miss or per exit: compile them quickly.
-COLD = ("_core", "census", "configure", "fields", "layout", "ledger", "ring", "rules", "snapshot", "testing")
+COLD = ("_core", "_state", "census", "configure", "fields", "layout", "ledger", "ring", "rules", "snapshot", "testing")
 ROOT = Path(__file__).resolve().parent
 ROMS = ROOT / "pyx86v" / "_roms"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pyx86v"
-RANK = {"arch": 0, "cost": 1, "mmu": 1, "devices": 1, "vmm": 2, "xen": 2, "engine": 3, "_core": 4, "boot": 5, "report": 5, "cli": 5}
-SIDEWAYS = {("mmu", "cost"), ("devices", "cost")}           # the ledger is below what charges to it
+RANK = {"arch": 0, "cost": 1, "mmu": 1, "devices": 1, "vmm": 2, "xen": 2, "engine": 3, "_core": 4, "_state": 4, "boot": 5, "report": 5, "cli": 5}
+SIDEWAYS = {("mmu", "cost"), ("devices", "cost"),             # the ledger is below what charges to it
+            ("_core", "_state")}                              # one class in two files
 IMPORT = re.compile(r"^\s*(?:from\s+pyx86v\.(\w+)[.\w]*\s+(?:c?import)|cimport\s+pyx86v\.(\w+))", re.M)
 SOURCES = sorted(path for path in PACKAGE.rglob("*.p[yx][xd]") if path.name != "__init__.pxd") + sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 800

@@ -56,13 +56,13 @@ def test_module_has_the_names_of_the_stub():
 
 
 def test_machine_has_the_names_of_the_stub():
-    public = {name for name in vars(Machine) if not name.startswith("_")}
+    public = {name for name in dir(Machine) if not name.startswith("_")}
     assert public == set(METHODS) - {"__init__"}
 
 
 @pytest.mark.parametrize("name", CALLED)
 def test_same_parameters(name):
-    signature = inspect.signature(vars(Machine)[name].__func__ if name == "restore" else vars(Machine)[name])
+    signature = inspect.signature(getattr(Machine, name).__func__ if name == "restore" else getattr(Machine, name))
     actual = [(p.name, None if p.default is p.empty else repr(p.default)) for p in signature.parameters.values()]
     assert actual == parameters(METHODS[name].args)
 

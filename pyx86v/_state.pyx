@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a machine shows: counts, consoles, registers and memory.  The first half of `Machine` (_core.pyx has the other)."""
+import hashlib
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+from pyx86v.arch.cpu cimport *
+from pyx86v.arch.regs cimport *
+from pyx86v.devices.sinks cimport buffer_append
+from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
+from pyx86v.engine.census cimport census_rows
+from pyx86v.engine.snapshot cimport engine_fpu_image
+from pyx86v.engine.engine cimport engine_changed_memory
+from pyx86v.engine.worlds cimport worlds_book
+from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.ring cimport hole_counts, hole_sites
+
+cdef extern from *:
+    """
+    #define PYX_FOREVER 0xffffffffffffffffULL
+    """
+    const uint64_t FOREVER "PYX_FOREVER"
+
+GPR = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_CONTROL = {"rip": REG_RIP, "rflags": REG_RFLAGS, "cr0": REG_CR0, "cr2": REG_CR2, "cr4": REG_CR4, "cr8": REG_CR8,
+            "efer": REG_EFER, "dr0": REG_DR0, "dr1": REG_DR1, "dr2": REG_DR2, "dr3": REG_DR3, "dr6": REG_DR6, "dr7": REG_DR7}
+_MSR_REGISTERS = {"star": REG_STAR, "lstar": REG_LSTAR, "cstar": REG_CSTAR, "fmask": REG_FMASK, "kernel_gs_base": REG_KERNEL_GS_BASE,
+                  "sysenter_cs": REG_SYSENTER_CS, "sysenter_esp": REG_SYSENTER_ESP, "sysenter_eip": REG_SYSENTER_EIP, "pat": REG_PAT}
+_TABLES = {"gdtr_base": REG_GDTR_BASE, "gdtr_limit": REG_GDTR_LIMIT, "idtr_base": REG_IDTR_BASE, "idtr_limit": REG_IDTR_LIMIT}
+_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+
+
+cdef class MachineState:
+    """A machine to look at and to change: the base of Machine, which makes and runs it."""
+
+    # -- who may look ------------------------------------------------------------------------
+
+    cdef int _expect_stopped(self, str what) except -1:
+        if self.running:
+            raise ValueError(f"machine: {what} inside a callback, expected after run() has returned")
+        return 0
+
+    cdef int _expect_made(self) except -1:
+        if self.e.env is NULL:
+            raise ValueError("machine: not made, expected __init__() before anything else")
+        return 0
+
+    cdef int _expect_mine(self) except -1:
+        """What the engine may be changing at this moment is for the thread that runs it, in a callback."""
+        self._expect_made()
+        if self.running and self.runner != PyThread_get_thread_ident():
+            raise ValueError("machine: runs in another thread, expected this after run() has returned")
+        return 0
+
+    cdef object _own(self):
+        """The Guest on the processor."""
+        self._expect_made()
+        return self._guests[self.worlds.plan.front]
+
+    def _account(self, int index, what):
+        """What one guest has of the machine's counts (-1: all): "units", "instructions", "ledger", "ledger_units", "tlb", "walks"."""
+        self._expect_made()
+        cdef Account a
+        if index < 0:
+            account_now(&self.ledger_, self.mmu, &a)
+        else:
+            worlds_book(self.worlds)
+            a = self.worlds.seat[index].standing.account
+        if what == "units":
+            return a.units
+        if what == "instructions":
+            return a.instructions
+        if what == "tlb":
+            return account_tlb(&a)
+        return account_walks(&a) if what == "walks" else account_ledger(&a, what == "ledger_units")
+
+    def _sink(self, uint32_t index, what):
+        """What one guest sent: "console", "debug" or "report", as bytes."""
+        self._expect_mine()
+        s = &self.worlds.seat[index].sinks
+        b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
+        return b.data[:b.size]
+
+    # -- counts ------------------------------------------------------------------------------
+
+    @property
+    def profile(self):
+        """Name of the processor profile."""
+        return self._profile.name
+
+    @property
+    def guests(self):
+        """A view of each guest, in order (guests.py): its console, registers, memory, counts, and how it ended."""
+        return list(self._guests)
+
+    @property
+    def style(self):
+        """Name of the guest's style."""
+        return self._own().style
+
+    @property
+    def memory(self):
+        """Bytes of the guest's RAM."""
+        return self._own().memory
+
+    @property
+    def instructions(self):
+        """Retired guest instructions; a REP instruction counts once per element and once more at its end."""
+        return self.ledger_.instructions
+
+    @property
+    def cycles(self):
+        """Modelled core cycles, whole."""
+        return self.ledger_.total // 64
+
+    @property
+    def units(self):
+        """Modelled time in 1/64 cycle: exact."""
+        return self.ledger_.total
+
+    @property
+    def ledger(self):
+        """{cause: cycles}; the values sum to `cycles`.  Rounded from 1/64 cycle by largest remainder."""
+        return self._account(-1, "ledger")
+
+    @property
+    def ledger_units(self):
+        """{cause: units of 1/64 cycle}, exact."""
+        return self._account(-1, "ledger_units")
+
+    @property
+    def exits(self):
+        """{reason: {count, cycles, min, max, squares}} of the style's exits; cycles from exit to entry."""
+        self._expect_mine()
+        return account_exits(self.e.vcpu, self.e.style)
+
+    @property
+    def tlb(self):
+        """Exact counts of the modelled TLB: hits are second-level hits, misses are first-level misses that walked."""
+        return self._account(-1, "tlb")
+
+    @property
+    def walks(self):
+        """Page walks: count, references to paging structures, and references by level and kind."""
+        return self._account(-1, "walks")
+
+    @property
+    def events(self):
+        """What was delivered to the guest: exceptions by vector, software interrupts, external interrupts."""
+        self._expect_mine()
+        return account_events(self.e.vcpu)
+
+    @property
+    def shadow(self):
+        """Counts of the monitor's shadow tables, as ShadowCounters in mmu/shadow_state.pxd has them; {} for a style without."""
+        self._expect_made()
+        return dict(self.e.world.shadow.count) if self.e.style.shadow else {}
+
+    @property
+    def holes(self):
+        """{mnemonic: count} of sensitive instructions that did not trap; empty where the guest runs privileged.
+
+        Those of the kernel count always, those of other rings when they gave another result than natively.
+        """
+        return hole_counts(&self.e.vcpu.ring)
+
+    @property
+    def hole_sites(self):
+        """Where they are, by linear address: [{address, mnemonic, count, effective: another result than natively}], 64 at most."""
+        return hole_sites(&self.e.vcpu.ring)
+
+    @property
+    def census(self):
+        """What an audit counted (engine/census.pyx says what the keys mean); empty without audit."""
+        return census_rows(&self.e.world.census)
+
+    @property
+    def console(self):
+        """Everything the guest sent through COM1 (bytes; the first 64 MiB)."""
+        self._expect_mine()
+        return self._sink(self.worlds.plan.front, "console")
+
+    @property
+    def debug_console(self):
+        """Everything the guest sent to port 0xe9 (bytes)."""
+        self._expect_mine()
+        return self._sink(self.worlds.plan.front, "debug")
+
+    @property
+    def report(self):
+        """The 32-bit words the guest wrote to port 0xe8 (list of int)."""
+        self._expect_mine()
+        raw = self._sink(self.worlds.plan.front, "report")
+        return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
+
+    @property
+    def guest_time(self):
+        """The guest's clock, in cycles of the profile's frequency."""
+        self._expect_mine()
+        return guest_time(&self.e.guest)
+
+    @property
+    def slow_paths(self):
+        """How often a block took the slow path (a figure about speed, not a result)."""
+        return self.e.slow_paths
+
+    def send(self, bytes data):
+        """Let the guest receive `data` on COM1, after what was sent before."""
+        self._expect_mine()
+        buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
+        self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
+
+    # -- registers and memory ----------------------------------------------------------------
+
+    @property
+    def registers(self):
+        """{name: value} of general, control and table registers, MSRs that have names, and segments
+        as (selector, base, limit in bytes, flags: bits 8-23 of the descriptor's second word).
+
+            hex(m.registers["rip"]), m.registers["cs"][0]
+        """
+        self._expect_mine()
+        cdef Cpu* c = &self.e.ops
+        cdef Segment s
+        result = {name: c.gpr[i] for i, name in enumerate(GPR)}
+        for group in (_CONTROL, _TABLES, _MSR_REGISTERS):
+            for name, number in group.items():
+                result[name] = c.get(c, number)
+        result["cr3"] = self.e.vcpu.cr3
+        result["cpl"] = c.get(c, REG_CPL)
+        for i, name in enumerate(_SEGMENTS):
+            c.get_segment(c, i, &s)
+            result[name] = (s.selector, s.base, s.limit, s.flags)
+        return result
+
+    def set_register(self, name, value):
+        """Set a general register, rip, rflags, cr2 or a debug register.  KeyError for another name."""
+        self._expect_mine()
+        cdef Cpu* c = &self.e.ops
+        value &= FOREVER
+        if name in GPR:
+            c.gpr[GPR.index(name)] = value
+        elif name in ("rip", "rflags", "cr2") or name.startswith("dr"):
+            c.set(c, _CONTROL[name], value)
+        else:
+            raise KeyError(f"{name}: expected a general register, rip, rflags, cr2 or dr0..dr7")
+
+    def set_segment(self, name, selector, base, limit, flags):
+        """Load a segment register with its hidden part; flags are the descriptor's second word's bits 8-23.
+
+        Raises ValueError for a name that there is not, and for a TR that is no present TSS.
+        """
+        self._expect_mine()
+        cdef Segment s
+        if name == "tr":
+            flags &= ~0x200                            # kept "available": the engine aborts on a busy TSS
+            if flags & 0x9700 != 0x8100:
+                raise ValueError(f"tr: flags {flags:#x}, expected those of a present TSS")
+        s.selector = selector
+        s.base = base
+        s.limit = limit
+        s.flags = flags
+        s.pad = 0
+        s.pad2 = 0
+        self.e.ops.set_segment(&self.e.ops, _SEGMENTS.index(name), &s)
+
+    def read_memory(self, gpa, size):
+        """`size` bytes of guest-physical memory.  ValueError outside RAM."""
+        self._expect_mine()
+        self._check_range(gpa, size)
+        return (<char*>self.e.ram.base + self.e.world.window.base + <uint64_t>gpa)[:size]
+
+    def write_memory(self, gpa, data):
+        """Write bytes to guest-physical memory; translated code there is dropped.  ValueError outside RAM."""
+        self._expect_mine()
+        cdef const uint8_t[::1] view = bytes(data)
+        cdef uint64_t n = view.shape[0]
+        self._check_range(gpa, n)
+        if n:
+            memcpy(self.e.ram.base + self.e.world.window.base + <uint64_t>gpa, &view[0], n)
+            engine_changed_memory(self.e, self.e.world.window.base + <uint64_t>gpa, n)
+
+    def _check_range(self, gpa, size):
+        if gpa < 0 or size < 0 or gpa + size > self.memory:
+            raise ValueError(f"address: {gpa:#x}..{gpa + size:#x}, expected within the memory of {self.memory:#x} bytes")
+
+    def digest(self):
+        """sha256 over guest RAM in address order and the architectural registers; neither time nor monitor state."""
+        self._expect_mine()
+        cdef uint64_t at = 0, step = 1 << 24
+        cdef Cpu* c = &self.e.ops
+        h = hashlib.sha256()
+        base = <char*>self.e.ram.base + self.e.world.window.base
+        while at < self.memory:
+            n = min(step, self.memory - at)
+            h.update(memoryview(<char[:n]>(base + at)))
+            at += n
+        h.update(repr(sorted(self.registers.items())).encode())
+        h.update(engine_fpu_image(self.e))
+        return h.hexdigest()
