@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 import linux_guest
 from pyx86v import Machine, StopReason
@@ -115,3 +116,18 @@ def test_the_kernel_without_its_wrapping(linux):
         assert [line for line in lines(machine.console.decode()) if line in linux.expected] == linux.expected
         ends.add((machine.instructions, machine.console, machine.digest()))
     assert len(ends) == 1
+
+
+def test_trap_and_emulate_meets_a_hole(linux):
+    """In ring 1 the kernel's first PUSHF behind its own tables shows the processor's IF, not its own: theory's reason, and where."""
+    path = linux_guest.vmlinux()
+    machine = linux.load(Machine(memory=linux.memory, style="trap+shadow", clock="instructions"), path)
+    stop = machine.run(max_instructions=1_000_000)
+    assert stop.reason is StopReason.HOLE and re.match(r"pushf at 0x[0-9a-f]+: 0x2\d\d on the processor, 0x\d\d? in the guest's own ring 0", stop.detail)
+    address = int(stop.detail.split()[2].rstrip(":"), 16)
+    with open(path, "rb") as file:                       # the kernel runs at its physical addresses here
+        loads = [s for s in ELFFile(file).iter_segments("PT_LOAD") if s["p_paddr"] <= address < s["p_paddr"] + s["p_filesz"]]
+        assert loads[0].data()[address - loads[0]["p_paddr"]] == 0x9C
+    goes_on = linux.load(Machine(memory=linux.memory, style="trap+shadow", clock="instructions", holes="continue"), path)
+    goes_on.run(max_instructions=10_000_000)
+    assert goes_on.instructions > machine.instructions and goes_on.holes["popf"] and goes_on.holes["pushf"] > 1

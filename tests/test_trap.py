@@ -256,3 +256,21 @@ def test_virtual_8086_far_jump(kernels):
     native, trap = machines
     assert trap.registers == native.registers and trap.digest() == native.digest()
     assert native.registers["rax"] & 0xffff == 0x810 and native.events["exceptions"] == {13: 1}
+
+
+def test_an_audit_counts_as_natively():
+    """The census is of the guest's own instructions: the monitor's ring and its stepping do not show in it."""
+    counted = {}
+    for style in ("native", "trap+shadow"):
+        machine = machine_for("avoider", style=style, clock="instructions", audit=True)
+        assert machine.run()[:2] == (StopReason.EXIT, 0)
+        counted[style] = machine.census
+    assert counted["native"] and counted["trap+shadow"] == counted["native"]
+
+
+def test_nanobench_shows_what_a_trap_costs():
+    """rdtsc of a deprivileged kernel: Adams and Agesen (2006, section 6.3) give 2030 cycles on the Pentium 4 for trap-and-emulate."""
+    machine = machine_for("nanobench", style="trap+shadow", profile="p4-672")
+    machine.run()
+    row = machine.exits["RDTSC"]
+    assert row["count"] and 0.9 < row["cycles"] / row["count"] / 2030 < 1.1

@@ -9,7 +9,8 @@ block after it looks its own page up, since that lookup may have evicted it.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport *
 from libc.string cimport memset
-from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
+from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
+from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
 from pyx86v.engine.census cimport census_wants
@@ -106,6 +107,18 @@ cdef inline void mark_holes(Engine* e, BlockRecord* r, const uint8_t* code) noex
             r.flags |= REC_SLOW | (REC_CUT if i else REC_HOLE)
         at = m[i].end
 
+cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
+    """In ring 1 the engine translates MOV to and from CR to a #GP before it has read all of it: know the instruction all the same."""
+    cdef InsnMark* last = &e.marks[r.first_mark + r.count - 1]
+    cdef uint32_t start = last[-1].end if r.count > 1 else 0
+    cdef uint8_t code[16]
+    cdef InsnInfo info
+    memset(code, 0, sizeof(code))
+    read_quiet(e, r.pc + start, code, 15)
+    if block_insn(e.decoder, code, 15, r.pc + start, env_bits(e.env), &info) > <int>(r.size - start):
+        last.flags = info.flags
+        last.units = info.units + (last[-1].units if r.count > 1 else 0)
+
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
     cdef uint8_t code[BLOCK_MAX_BYTES + 32]
@@ -124,6 +137,8 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     r.count = <uint16_t>n
     e.mark_count = r.first_mark + <uint64_t>n
     watch_waste(e, n)
+    if e.style.deprivileged:
+        complete_last(e, r)
     r.flags = 0
     price_marks(e, r)
     if ends_by_itself(e, r, code):
