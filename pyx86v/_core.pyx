@@ -219,12 +219,13 @@ cdef class Machine(MachineState):
 
     # -- loading -----------------------------------------------------------------------------
 
-    def load(self, path, initrd=None, kernel_args=""):
+    def load(self, path, initrd=None, kernel_args="", entry="auto"):
         """Put a guest into memory and the processor into the state its boot protocol defines.
 
         path         multiboot kernel, Linux bzImage or vmlinux, PVH kernel, firmware image
-        initrd       path of an initial RAM disk or first module
+        initrd       path of an initial RAM disk or first module, or a list of paths; "PATH WORDS" gives a module a command line
         kernel_args  command line
+        entry        by which of its entries a kernel with several starts: "auto" or another of boot.ENTRIES
 
             m.load("kernel.elf", initrd="module.bin", kernel_args="verbose")
 
@@ -234,7 +235,7 @@ cdef class Machine(MachineState):
         self._expect_stopped("load()")
         if self._own().loaded:
             raise ValueError("machine: has a guest already, expected a new Machine for another")
-        image = boot.load(path, self.memory, kernel_args, initrd)
+        image = boot.load(path, self.memory, kernel_args, initrd, entry)
         for gpa, data in image.segments:
             self.write_memory(gpa, data)
         for gpa, data in image.roms:

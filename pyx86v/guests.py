@@ -45,9 +45,9 @@ class Guest:
         finally:
             self.machine._bring(before)
 
-    def load(self, path, initrd=None, kernel_args=""):
+    def load(self, path, **how):
         """Machine.load() for this guest."""
-        self._ask(lambda machine: machine.load(path, initrd=initrd, kernel_args=kernel_args))
+        self._ask(lambda machine: machine.load(path, **how))
 
     @property
     def end(self):

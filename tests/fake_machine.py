@@ -30,8 +30,8 @@ class Machine:
         self.instructions, self.script, self.slices = 0, {}, 0
         Machine.made.append(self)
 
-    def load(self, path, initrd=None, kernel_args=""):
-        boot.load(path, self.memory, kernel_args, initrd)
+    def load(self, path, initrd=None, kernel_args="", entry="auto"):
+        boot.load(path, self.memory, kernel_args, initrd, entry)
         self.script = dict(word.partition("=")[::2] for word in kernel_args.split())
 
     def run(self, max_cycles=None, max_instructions=None, max_exits=None):

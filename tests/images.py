@@ -9,6 +9,15 @@ def multiboot_header(flags=0, *addresses):
     return struct.pack("<III", 0x1BADB002, flags, -(0x1BADB002 + flags) & 0xFFFFFFFF) + struct.pack(f"<{len(addresses)}I", *addresses)
 
 
+def multiboot2_header(*tags):
+    """A tag is (type, contents) or with flags as third."""
+    body = b""
+    for kind, data, *flags in (*tags, (0, b"")):
+        body += struct.pack("<HHI", kind, *(flags or [0]), 8 + len(data)) + data + bytes(-len(data) % 8)
+    length = 16 + len(body)
+    return struct.pack("<4I", 0xE85250D6, 0, length, -(0xE85250D6 + length) & 0xFFFFFFFF) + body
+
+
 def elf(bits=32, segments=((0x100000, CODE, 0x1000),), entry=0x100000, kind=2, machine=None, notes=b""):
     """An ELF executable; a segment is (physical address, bytes, size in memory) or with a virtual address as fourth."""
     wide = bits == 64

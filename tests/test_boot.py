@@ -16,10 +16,10 @@ FLAT_CODE, FLAT_DATA = (0, 0xFFFFFFFF, 0xC09B00), (0, 0xFFFFFFFF, 0xC09300)
 def load(tmp_path):
     def loaded(data, memory=MEMORY, initrd=None, **more):
         (tmp_path / "image").write_bytes(data)
-        if initrd is not None:
+        if isinstance(initrd, bytes):
             (tmp_path / "initrd").write_bytes(initrd)
-            more["initrd"] = tmp_path / "initrd"
-        return boot.load(tmp_path / "image", memory, **more)
+            initrd = tmp_path / "initrd"
+        return boot.load(tmp_path / "image", memory, initrd=initrd, **more)
     return loaded
 
 
@@ -94,6 +94,35 @@ def test_multiboot_address_fields_win_over_the_file_format(load):
 def test_multiboot_requirement_that_we_do_not_meet(load, flags, text):
     with pytest.raises(boot.BootError, match=text):
         load(images.multiboot_elf(flags))
+
+
+@pytest.mark.parametrize("tags, text", [
+    ([(7, b"")], "tag 7 is required"),
+    ([(1, struct.pack("<II", 3, 8))], "information 8 is required"),
+    ([(2, bytes(16))], "address tag without an entry tag"),
+    ([(2, bytes(15))], "tag 2 has 23 bytes, expected at least 24"),
+    ([(3, struct.pack("<I", 0x200000))], "multiboot2 entry: 0x200000, expected within 0x100000..0x101000"),
+])
+def test_multiboot2_header_that_we_cannot_meet(load, tags, text):
+    with pytest.raises(boot.BootError, match=text):
+        load(images.elf(64, ((0x100000, images.multiboot2_header(*tags), 0x1000),)))
+
+
+def test_multiboot2_optional_tags_and_entry(load):
+    header = images.multiboot2_header((7, b"", 1), (1, struct.pack("<II", 3, 8), 1), (5, bytes(12)), (10, bytes(16)),
+                                      (3, struct.pack("<I", 0x100020)))
+    image = load(images.elf(64, ((0x100000, header, 0x1000),)), kernel_args="x")
+    assert (image.kind, image.entry["mode"], image.entry["rip"]) == ("multiboot2", "prot32", 0x100020)
+    assert image.entry["gpr"]["rax"] == 0x36D76289
+    ram, info = images.memory(image, MEMORY), image.entry["gpr"]["rbx"]
+    assert info % 8 == 0 and struct.pack("<III", 21, 12, 0x100000) in ram[info:info + u32(ram, info)], "where it was loaded"
+
+
+def test_multiboot2_address_tag(load):
+    header = images.multiboot2_header((2, struct.pack("<4I", 0x200020, 0x200010, 0, 0x201000)), (3, struct.pack("<I", 0x200040)))
+    body = bytes(range(32)) + header + images.CODE * 8
+    image = load(body)
+    assert images.memory(image, MEMORY)[0x200010:0x200010 + len(body) - 16] == body[16:] and image.entry["rip"] == 0x200040
 
 
 def test_virtual_entry_becomes_physical(load):

@@ -9,7 +9,10 @@ from elftools.elf.elffile import ELFFile
 from pyx86v.boot.image import BootError
 
 MACHINES = {"EM_386": 32, "EM_X86_64": 64}
-MAX_SEGMENTS = 256
+MAX_SEGMENTS, MAX_SECTIONS = 256, 256
+SECTION_FORMS = "<10I", "<IIQQQQIIQQ"          # of a section header, 32 and 64 bits wide:
+SH_TYPE, SH_ADDR, SH_OFFSET, SH_SIZE = 1, 3, 4, 5
+SYMBOLS, STRINGS = 2, 3         # types of a section
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,14 @@ def place(elf, layout):
     if not any(gpa <= elf.entry < gpa + size for gpa, _, size in elf.loads):
         raise layout.error("e_entry", f"{elf.entry:#x} lies in no loaded segment")
     return max(gpa + size for gpa, _, size in elf.loads)
+
+
+def section_headers(data):
+    """(index of the names, [fields of a header in the file's order]) of the section table; no headers when it is not whole."""
+    wide = data[4] == 2
+    at = struct.unpack_from("<Q", data, 0x28)[0] if wide else struct.unpack_from("<I", data, 0x20)[0]
+    size, count, names = struct.unpack_from("<3H", data, 0x3A if wide else 0x2E)
+    form = SECTION_FORMS[wide]
+    if size != struct.calcsize(form) or count > MAX_SECTIONS or at + count * size > len(data):
+        return 0, []
+    return names, [list(struct.unpack_from(form, data, at + i * size)) for i in range(count)]

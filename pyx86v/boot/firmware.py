@@ -15,9 +15,9 @@ def is_firmware(data):
     return len(data) % UNIT == 0 and 0 < len(data) <= LARGEST and vector not in (bytes(8), b"\xFF" * 8)
 
 
-def load(path, data, memory_bytes, kernel_args=b"", initrd=None):
+def load(path, memory_bytes, data, kernel_args=b"", modules=()):
     layout = Layout(path, memory_bytes)
-    for name, given in (("initrd", initrd is not None), ("kernel-args", bool(kernel_args))):
+    for name, given in (("initrd", bool(modules)), ("kernel-args", bool(kernel_args))):
         if given:
             raise layout.error(name, "firmware takes none")
     low = data[-SHADOW:]

@@ -25,7 +25,7 @@ class BootError(ValueError):
 class BootImage:
     """A guest ready to start.
 
-    kind         multiboot, bzimage, linux64, linux32, pvh or firmware
+    kind         multiboot, multiboot2, bzimage, bzimage64, linux64, linux32, pvh or firmware
     segments     [(guest-physical address, bytes)] in RAM, disjoint
     entry        the processor's state, see boot.state
     description  one line for people
@@ -57,6 +57,37 @@ def read_file(path, what="image"):
     return data
 
 
+@dataclass(frozen=True)
+class Module:
+    """A file handed to the kernel, and the command line it comes with."""
+    data: bytes
+    name: bytes
+    args: bytes = b""
+
+    @property
+    def words(self):
+        """Its name and arguments, as a multiboot loader hands them over."""
+        return b" ".join(filter(None, (self.name, self.args)))
+
+
+def read_modules(initrd):
+    """[Module] of None, a path, or a list of paths, each of which may be "PATH ARGUMENTS"."""
+    found = []
+    for text in [] if initrd is None else [initrd] if isinstance(initrd, (str, os.PathLike)) else initrd:
+        path, args = str(text), ""
+        if " " in path and not os.path.lexists(path):
+            path, _, args = path.partition(" ")
+        name = os.path.basename(path)           # without its folder, so that memory does not depend on it
+        found.append(Module(read_file(path, "initrd"), *(part.encode("utf-8", "surrogateescape") for part in (name, args))))
+    return found
+
+
+def one_initrd(modules):
+    """The modules as parts of one RAM disk, each on a multiple of 4 bytes as the cpio format has it; None without any."""
+    *first, last = [module.data for module in modules] or [None]
+    return b"".join([part + bytes(-len(part) % 4) for part in first] + [last]) if first else last
+
+
 def memory_map(memory_bytes):
     """The e820 map [(start, size, type)] of a machine with `memory_bytes` of RAM from 0 on."""
     return [(0, LOW_END, RAM), (LOW_END, HOLE[1] - LOW_END, RESERVED), (HOLE[1], memory_bytes - HOLE[1], RAM)]
@@ -71,6 +102,7 @@ class Layout:
         self.path = path
         self.memory_bytes = memory_bytes
         self.segments = []
+        self.rsdp = 0                                       # address of the ACPI tables' root pointer, 0 without
         self._used = [(*HOLE, "the hole below 1 MiB")]      # (start, end, name), sorted
 
     def error(self, where, text):

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linux on x86: bzImage by the 32-bit boot protocol, vmlinux by the 64-bit (or 32-bit) one.
+"""Linux on x86: bzImage by the 32-bit or 64-bit boot protocol, vmlinux by the one of its width.
 
 Source: the kernel's Documentation/arch/x86/boot.rst and zero-page.rst; offsets are those of struct boot_params.
 A vmlinux has no setup header, so its boot_params is made from nothing.
 """
 import struct
+from functools import partial
 
 from pyx86v.boot import elf, state
-from pyx86v.boot.image import GIB, KIB, LOW_END, MIB, PAGE, BootImage, Layout, memory_map
+from pyx86v.boot.image import GIB, KIB, LOW_END, MIB, PAGE, BootImage, Layout, memory_map, one_initrd
 
 ZERO_PAGE, GDT, TABLES = 0x10000, 0x8000, 0x9000        # where we put boot_params, the GDT and the page tables
 SIGNATURE, HEADER_AT = b"HdrS", 0x1F1
 OLDEST = 0x0202                 # 2.02: a command-line pointer
 LOADED_HIGH = 1                 # loadflags: the kernel belongs at 1 MiB
+KERNEL_64, ENTRY_64 = 1, 0x200  # xloadflags: there is a 64-bit entry, this far behind the 32-bit one
 UNKNOWN_LOADER = 0xFF
 BOOT_CS, BOOT_DS = 0x10, 0x18
 PRESENT_WRITE, LARGE = 0x3, 0x80
@@ -33,19 +35,28 @@ class BootParams:
     def get(self, at, form):
         return struct.unpack_from("<" + form, self.page, at)[0]
 
-    def finish(self, layout, cmdline, initrd):
-        """Fill in what every loader must and put the page into memory; `initrd` is (address, size)."""
-        entries = memory_map(layout.memory_bytes)
-        self.set(0x1E0, "I", (layout.memory_bytes - MIB) // KIB)                 # alt_mem_k
-        self.set(0x1E8, "B", len(entries))
-        for index, entry in enumerate(entries):
-            self.set(0x2D0 + 20 * index, "QQI", *entry)
+    def describe(self, cmdline, initrd):
+        """The fields of the setup header that every loader fills in; `initrd` is (address, size)."""
         self.set(0x1FA, "H", 0xFFFF)                                            # vid_mode: normal
         self.set(0x210, "B", UNKNOWN_LOADER)
         self.set(0x211, "B", self.get(0x211, "B") | LOADED_HIGH)
         self.set(0x218, "II", *initrd)
         self.set(0x228, "I", cmdline)
+
+    def finish(self, layout):
+        """What the kernel's real-mode code would have found out; puts the page into memory."""
+        entries = memory_map(layout.memory_bytes)
+        self.set(0x70, "Q", layout.rsdp)                                        # acpi_rsdp_addr
+        self.set(0x1E0, "I", (layout.memory_bytes - MIB) // KIB)                 # alt_mem_k
+        self.set(0x1E8, "B", len(entries))
+        for index, entry in enumerate(entries):
+            self.set(0x2D0 + 20 * index, "QQI", *entry)
         layout.add("boot_params", ZERO_PAGE, self.page)
+
+
+def is_vmlinux(kernel):
+    """Whether a parsed ELF file is Linux, by its notes."""
+    return any(name == b"Linux" for name, _ in kernel.notes) or kernel.notes.get((b"Xen", 6), b"").rstrip(b"\0") == b"linux"
 
 
 def is_bzimage(data):
@@ -58,16 +69,33 @@ def put_cmdline(layout, kernel_args, limit):
     return layout.put("command line", kernel_args + b"\0", low=ZERO_PAGE + PAGE, high=LOW_END)
 
 
-def put_initrd(layout, initrd, low, highest):
+def put_initrd(layout, modules, low, highest):
     """As high as memory and `highest` (the last usable byte) allow; returns (address, size), (0, 0) without one."""
+    initrd = one_initrd(modules)
     if initrd is None:
         return 0, 0
     return layout.put("initrd", initrd, low=low, high=highest + 1, align=PAGE, top=True), len(initrd)
 
 
-def load_bzimage(path, data, memory_bytes, kernel_args=b"", initrd=None):
-    """BootImage by the 32-bit boot protocol."""
+def bzimage_entries(data):
+    """{entry: how to load the file for it}, as boot.offers() gives it."""
+    found = {"32": partial(load_bzimage, data=data)}
+    if len(data) >= 0x238 and struct.unpack_from("<H", data, 0x206)[0] >= 0x20C and data[0x236] & KERNEL_64:
+        found["64"] = partial(load_bzimage, data=data, wide=True)
+    return found
+
+
+def load_bzimage(path, memory_bytes, data, kernel_args=b"", modules=(), wide=False):
+    """BootImage by the 32-bit boot protocol, or the 64-bit one."""
     layout = Layout(path, memory_bytes)
+    version, params = place_bzimage(layout, data, kernel_args, modules)
+    params.finish(layout)
+    return BootImage("bzimage64" if wide else "bzimage", layout.segments, start_at(layout, MIB + ENTRY_64 if wide else MIB, wide),
+                     f"Linux bzImage, protocol {version >> 8}.{version & 255:02}")
+
+
+def place_bzimage(layout, data, kernel_args, modules):
+    """Put the protected-mode kernel, its command line and RAM disk into memory; (protocol version, BootParams)."""
     if len(data) < 0x268:
         raise layout.error("setup header", f"the file has {len(data)} bytes, expected at least {0x268}: truncated")
     version, loadflags = struct.unpack_from("<H", data, 0x206)[0], data[0x211]
@@ -81,14 +109,21 @@ def load_bzimage(path, data, memory_bytes, kernel_args=b"", initrd=None):
     if len(data) <= setup_size + size - 16:
         raise layout.error("syssize", f"the file has {len(data)} bytes, expected {setup_size + size}: truncated")
     params = BootParams(data[HEADER_AT:min(0x202 + data[0x201], setup_size, 0x290)])
-    start = layout.add("kernel", MIB, data[setup_size:])
+    layout.add("kernel", MIB, data[setup_size:])
     working_end = reserve_working_area(layout, params, version, len(data) - setup_size)
     cmdline = put_cmdline(layout, kernel_args, params.get(0x238, "I") if version >= 0x206 else 255)
     highest = params.get(0x22C, "I") if version >= 0x203 else OLD_INITRD_MAX
-    params.finish(layout, cmdline, put_initrd(layout, initrd, working_end, highest))
-    gdt = put_gdt(layout, state.CODE32)
-    entry = state.protected(start, {"rsi": ZERO_PAGE}, BOOT_CS, BOOT_DS, gdt)
-    return BootImage("bzimage", layout.segments, entry, f"Linux bzImage, protocol {version >> 8}.{version & 255:02}")
+    params.describe(cmdline, put_initrd(layout, modules, working_end, highest))
+    return version, params
+
+
+def start_at(layout, entry, wide):
+    """The processor's state at an entry of the 32-bit or 64-bit protocol, RSI at boot_params."""
+    registers = {"rsi": ZERO_PAGE}
+    if not wide:
+        return state.protected(entry, registers, BOOT_CS, BOOT_DS, put_gdt(layout, state.CODE32))
+    gdt = put_gdt(layout, state.CODE64)
+    return state.long_mode(entry, registers, put_identity_map(layout), BOOT_CS, BOOT_DS, gdt)
 
 
 def reserve_working_area(layout, params, version, loaded):
@@ -120,7 +155,7 @@ def put_identity_map(layout):
     return layout.add("page tables", TABLES, top + second + third)
 
 
-def load_vmlinux(path, kernel, memory_bytes, kernel_args=b"", initrd=None):
+def load_vmlinux(path, memory_bytes, kernel, kernel_args=b"", modules=()):
     """BootImage of a parsed ELF kernel: the 64-bit protocol for ELF64, the 32-bit one for ELF32."""
     layout = Layout(path, memory_bytes)
     end = elf.place(kernel, layout)
@@ -131,11 +166,7 @@ def load_vmlinux(path, kernel, memory_bytes, kernel_args=b"", initrd=None):
     params.set(0x230, "I", 2 * MIB)                                             # kernel_alignment
     params.set(0x238, "I", 2047)                                                # cmdline_size
     cmdline = put_cmdline(layout, kernel_args, 2047)
-    params.finish(layout, cmdline, put_initrd(layout, initrd, end, 0x7FFFFFFF))
-    registers = {"rsi": ZERO_PAGE}
-    if kernel.bits == 32:
-        entry = state.protected(kernel.entry, registers, BOOT_CS, BOOT_DS, put_gdt(layout, state.CODE32))
-    else:
-        gdt = put_gdt(layout, state.CODE64)
-        entry = state.long_mode(kernel.entry, registers, put_identity_map(layout), BOOT_CS, BOOT_DS, gdt)
-    return BootImage(f"linux{kernel.bits}", layout.segments, entry, f"Linux ELF{kernel.bits}, entry {kernel.entry:#x}")
+    params.describe(cmdline, put_initrd(layout, modules, end, 0x7FFFFFFF))
+    params.finish(layout)
+    return BootImage(f"linux{kernel.bits}", layout.segments, start_at(layout, kernel.entry, kernel.bits == 64),
+                     f"Linux ELF{kernel.bits}, entry {kernel.entry:#x}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Multiboot 1 (Multiboot Specification 0.6.96): ELF32 kernels and kernels with address fields.
 
-The information structure lies in low memory: memory sizes, command line, one module, memory map, loader name.
+The information structure lies in low memory: memory sizes, command line, modules, memory map, loader name.
 """
 import os
 import struct
@@ -26,7 +26,7 @@ def find_header(data):
     return None
 
 
-def load(path, data, memory_bytes, kernel_args=b"", initrd=None):
+def load(path, memory_bytes, data, kernel_args=b"", modules=()):
     """BootImage of a file in which find_header() found a header."""
     layout, at = Layout(path, memory_bytes), find_header(data)
     flags = struct.unpack_from("<I", data, at + 4)[0]
@@ -37,7 +37,7 @@ def load(path, data, memory_bytes, kernel_args=b"", initrd=None):
         entry, end = place_by_header(layout, data, at)
     else:
         entry, end = place_elf(layout, path, data)
-    info = information(layout, end, kernel_args, initrd)
+    info = information(layout, end, kernel_args, modules)
     return BootImage("multiboot", layout.segments, state.protected(entry, {"rax": LOADER_MAGIC, "rbx": info}),
                      f"multiboot kernel, entry {entry:#x}")
 
@@ -54,34 +54,51 @@ def place_by_header(layout, data, at):
     """Load as the header's address fields say (3.1.3); returns (entry, end)."""
     if at + 32 > len(data):
         raise layout.error("multiboot address fields", f"{len(data) - at - 12} bytes, expected 20: truncated")
-    header_addr, load_addr, load_end, bss_end, entry = struct.unpack_from("<5I", data, at + 12)
-    start = at - (header_addr - load_addr)
-    if load_addr > header_addr or start < 0:
-        raise layout.error("multiboot load_addr", f"{load_addr:#x}, expected at most header_addr {header_addr:#x} and within the file")
-    size = load_end - load_addr if load_end else len(data) - start
-    if size <= 0 or start + size > len(data):
-        raise layout.error("multiboot load_end_addr", f"{load_end:#x} asks for {size} bytes, the file has {len(data) - start}")
-    end = max(load_addr + size, bss_end)
-    layout.add("kernel", load_addr, data[start:start + size], end - load_addr)
-    if not load_addr <= entry < end:
-        raise layout.error("multiboot entry_addr", f"{entry:#x}, expected within {load_addr:#x}..{end:#x}")
+    *addresses, entry = struct.unpack_from("<5I", data, at + 12)
+    low, end = place_by_addresses(layout, data, at, "multiboot", *addresses)
+    if not low <= entry < end:
+        raise layout.error("multiboot entry_addr", f"{entry:#x}, expected within {low:#x}..{end:#x}")
     return entry, end
 
 
-def information(layout, end, kernel_args, initrd):
+def place_by_addresses(layout, data, at, kind, header_addr, load_addr, load_end, bss_end):
+    """Load a file whose header, at offset `at`, belongs at header_addr; returns (first address, end)."""
+    start = at - (header_addr - load_addr)
+    if load_addr > header_addr or start < 0:
+        raise layout.error(f"{kind} load_addr", f"{load_addr:#x}, expected at most header_addr {header_addr:#x} and within the file")
+    size = load_end - load_addr if load_end else len(data) - start
+    if size <= 0 or start + size > len(data):
+        raise layout.error(f"{kind} load_end_addr", f"{load_end:#x} asks for {size} bytes, the file has {len(data) - start}")
+    end = max(load_addr + size, bss_end)
+    layout.add("kernel", load_addr, data[start:start + size], end - load_addr)
+    return load_addr, end
+
+
+def image_name(layout, kernel_args):
+    """The command line with the image's name first, as QEMU and GRUB Legacy do it; without its folder, so that memory
+    does not depend on that."""
+    return os.path.basename(layout.path).encode("utf-8", "surrogateescape") + (b" " + kernel_args if kernel_args else b"")
+
+
+def put_modules(layout, modules, end):
+    """Put the modules above the kernel, page-aligned; returns [(start, end)]."""
+    starts = [layout.put("initrd", module.data, low=max(end, 0x100000), align=PAGE) for module in modules]
+    return [(start, start + len(module.data)) for start, module in zip(starts, modules)]
+
+
+def information(layout, end, kernel_args, modules):
     """Write the information structure (3.3) and what it points to; returns its address."""
     low = {"low": 0x9000, "high": LOW_END}
-    # the image's name comes first, as QEMU and GRUB Legacy do it; without its folder, so that memory does not depend on it
-    words = os.path.basename(layout.path).encode("utf-8", "surrogateescape") + (b" " + kernel_args if kernel_args else b"")
-    cmdline = layout.put("command line", words + b"\0", **low)
+    cmdline = layout.put("command line", image_name(layout, kernel_args) + b"\0", **low)
     name = layout.put("loader name", b"pyx86v\0", **low)
     entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(layout.memory_bytes))
     mmap = layout.put("memory map", entries, **low)
-    flags, modules, count = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP | INFO_LOADER, 0, 0
-    if initrd is not None:
-        start = layout.put("initrd", initrd, low=max(end, 0x100000), align=PAGE)
-        modules = layout.put("module list", struct.pack("<4I", start, start + len(initrd), cmdline, 0), **low)
-        count = 1
+    listed = 0
+    if modules:
+        words = [layout.put("module's words", module.words + b"\0", **low) for module in modules]
+        spans = put_modules(layout, modules, end)
+        listed = layout.put("module list", b"".join(struct.pack("<4I", *span, at, 0) for span, at in zip(spans, words)), **low)
+    flags = INFO_MEMORY | INFO_CMDLINE | INFO_MODULES | INFO_MMAP | INFO_LOADER
     upper = (layout.memory_bytes - 0x100000) // KIB
-    info = struct.pack("<7I16x2I12xI", flags, LOW_END // KIB, upper, 0, cmdline, count, modules, len(entries), mmap, name)
+    info = struct.pack("<7I16x2I12xI", flags, LOW_END // KIB, upper, 0, cmdline, len(modules), listed, len(entries), mmap, name)
     return layout.put("information structure", info.ljust(INFO_SIZE, b"\0"), **low)

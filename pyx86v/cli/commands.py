@@ -14,7 +14,7 @@ from pyx86v.report import tables
 GUEST = click.argument("guest", metavar="GUEST")
 OPTIONAL_GUEST = click.argument("guest", metavar="[GUEST]", required=False)
 SEVERAL = click.option("--guest", "several", multiple=True, metavar="FILE[,style=...][,memory=...]",
-                       help="One of several guests that share the machine; also initrd= and kernel_args=.  Repeatable.")
+                       help="One of several guests that share the machine; also initrd=, kernel_args= and entry=.  Repeatable.")
 
 
 def find_guests(guest, several):
@@ -58,6 +58,7 @@ def run(guest, several, style, quiet, options):
       pyx86v run sieve
       pyx86v run sieve --style vmx+ept --cpu nehalem
       pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
+      pyx86v run bzImage --entry 64 --initrd base.cpio --initrd extra.cpio
       pyx86v run --guest qsort,style=vmx+ept --guest sieve,memory=32M --quantum 100000
     """
     found = find_guests(guest, several)

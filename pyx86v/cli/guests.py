@@ -11,6 +11,7 @@ from pyx86v.cli.options import parse_size
 
 ROMS = Path(__file__).resolve().parents[1] / "_roms"
 FIRST_KEYS = ("name", "bits", "styles", "proves", "mission")
+FIELDS = ("style", "memory", "initrd", "kernel_args", "entry")     # what --guest says of one guest
 DEFAULT_MEMORY = "64M"
 LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution's kernel does not unpack itself in 64 MiB
 
@@ -34,7 +35,7 @@ class Guest:
 
 @dataclass(frozen=True)
 class Several:
-    """Guests that share one machine: [(Guest, {"style", "memory", "initrd", "kernel_args"} as far as given)]."""
+    """Guests that share one machine: [(Guest, what of FIELDS was given)]."""
     parts: tuple
 
     @property
@@ -52,15 +53,15 @@ class Several:
 
 
 def several(texts):
-    """Several from the texts of --guest: FILE[,style=STYLE][,memory=SIZE][,initrd=FILE][,kernel_args=TEXT]."""
+    """Several from the texts of --guest: FILE[,style=STYLE][,memory=SIZE][,...] with FIELDS."""
     parts = []
     for text in texts:
         name, *fields = text.split(",")
         given = {}
         for field in fields:
             key, equals, value = field.partition("=")
-            if key not in ("style", "memory", "initrd", "kernel_args") or not equals:
-                raise BootError(f"{name}: --guest: {field!r}, expected style=, memory=, initrd= or kernel_args=")
+            if key not in FIELDS or not equals:
+                raise BootError(f"{name}: --guest: {field!r}, expected {', '.join(f'{each}=' for each in FIELDS)}")
             given[key] = parse_size(value) if key == "memory" else value
         parts.append((find(name), given))
     return Several(tuple(parts))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pyx86v.boot import ENTRIES
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -60,7 +62,8 @@ class Options:
     max_cycles: int = None
     max_instructions: int = None
     kernel_args: str = ""
-    initrd: str = None
+    initrd: tuple = ()
+    entry: str = "auto"
     holes: str = "stop"
     json: str = None
     quantum: int = 1_000_000
@@ -75,7 +78,10 @@ SHARED = (
     click.option("--max-cycles", type=Count(), metavar="N", help="Stop after N modelled cycles (status 124)."),
     click.option("--max-instructions", type=Count(), metavar="N", help="Stop after N guest instructions (status 124)."),
     click.option("--kernel-args", default="", metavar="TEXT", help="The guest's command line."),
-    click.option("--initrd", metavar="FILE", help="Initial RAM disk, or the first multiboot module."),
+    click.option("--initrd", metavar="FILE", multiple=True,
+                 help="Initial RAM disk or module; repeatable.  \"FILE WORDS\" gives a module a command line."),
+    click.option("--entry", default="auto", show_default=True, metavar="|".join(ENTRIES),
+                 help="By which of its entries a kernel starts: 32 or 64 for Linux (32-bit boot protocol, 64-bit), pvh, ..."),
     click.option("--quantum", type=Count(), default=1_000_000, show_default=True, metavar="N",
                  help="With several guests: cycles of a turn (instructions under --clock instructions)."),
     click.option("--holes", default="stop", show_default=True, metavar="stop|continue",

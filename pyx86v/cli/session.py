@@ -13,6 +13,7 @@ from pyx86v.cli.guests import Guest, Several
 from pyx86v.report import json as report
 from pyx86v.report.tables import console
 
+LOADED = ("initrd", "kernel_args", "entry")     # what Machine.load() is told
 PERIOD_S = 0.2                  # how often the progress line changes, in seconds
 
 
@@ -22,16 +23,16 @@ def start(guest, style, options, **more):
     common = {"profile": options.cpu, "clock": options.clock, "holes": options.holes, **more}
     parts = [(guest, {})] if isinstance(guest, Guest) else guest.parts
     wanted = [{"style": style, "memory": options.memory or options.size(part.memory), "initrd": options.initrd,
-               "kernel_args": options.kernel_args, **given} for part, given in parts]
+               "kernel_args": options.kernel_args, "entry": options.entry, **given} for part, given in parts]
     try:
         if len(wanted) == 1:
             machine = Machine(memory=wanted[0]["memory"], style=wanted[0]["style"], **common)
-            machine.load(parts[0][0].path, initrd=wanted[0]["initrd"], kernel_args=wanted[0]["kernel_args"])
+            machine.load(parts[0][0].path, **{name: wanted[0][name] for name in LOADED})
         else:
             machine = Machine(guests=[{"style": each["style"], "memory": each["memory"]} for each in wanted],
                               quantum=options.quantum, **common)
             for view, (part, _), each in zip(machine.guests, parts, wanted, strict=True):
-                view.load(part.path, initrd=each["initrd"], kernel_args=each["kernel_args"])
+                view.load(part.path, **{name: each[name] for name in LOADED})
     except MemoryError:
         raise ValueError(f"memory: {sum(each['memory'] for each in wanted)} bytes are not available") from None
     return machine

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels with several entries, started by each: a small kernel that prints what it was told, and Debian's.
+
+The small one, started by its PVH note under QEMU, is told the same.
+"""
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import images
+import linux_guest
+from pyx86v import Machine, boot
+from qemu_guest import QEMU, need_qemu
+
+GUEST = Path(__file__).parent / "guests" / "bootinfo"
+MIB = 1 << 20
+MEMORY = 64 * MIB
+ARGS = "one two=3"
+OTHER = b"another text\n"
+FLAGS = "-m32 -march=i686 -Os -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fcf-protection=none -mgeneral-regs-only -nostdlib -static"
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bootinfo")
+    done = subprocess.run(["gcc", *FLAGS.split(), "-Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments", "-T", GUEST / "link.lds",
+                           GUEST / "start.S", GUEST / "bootinfo.c", "-o", folder / "bootinfo.elf"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "first").write_text("first module")
+    (folder / "second").write_text("2")
+    return folder / "bootinfo.elf"
+
+
+def told(kernel, entry, modules=(), style="native"):
+    machine = Machine(memory=MEMORY, style=style)
+    machine.load(kernel, initrd=[str(module) for module in modules], kernel_args=ARGS, entry=entry)
+    stop = machine.run(max_instructions=10_000_000)
+    assert (stop.reason.value, stop.status) == ("exit", 0), (stop, machine.console)
+    return machine.console.decode().splitlines()
+
+
+def usable(lines):
+    """[(start, end)] of the usable areas."""
+    return [(int(start, 16), int(end, 16)) for word, start, end, kind in map(str.split, filter(lambda line: line.startswith("area"), lines))
+            if kind == "usable"]
+
+
+@pytest.mark.parametrize("style", ["native", "vmx+ept", "svm+shadow", "trap+shadow"])
+def test_multiboot2_information(kernel, style):
+    first, second = kernel.parent / "first", kernel.parent / "second"
+    lines = told(kernel, "multiboot2", [first, f"{second} with words"], style)
+    assert lines[0] == "multiboot2" and lines[-1] == "end"
+    assert [line for line in lines if line.split()[0] in ("command", "module", "symbol")] == [
+        f"command line {ARGS}", "symbol kernel_main", "module first module words first", "module 2 words with words"]
+    assert f"memory {639:010x} {(MEMORY - MIB) // 1024:010x}" in lines
+    low, high = usable(lines)
+    assert low == (0, 0x9FC00) and high[0] == MIB and MEMORY - MIB <= high[1] <= MEMORY
+
+
+def test_pvh_start_info_is_what_qemu_gives(kernel):
+    need_qemu()
+    first = kernel.parent / "first"
+    done = subprocess.run([QEMU, "-accel", "tcg", "-m", "64", "-kernel", kernel, "-initrd", first, "-append", ARGS, "-display", "none",
+                           "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    qemu, ours = done.stdout.splitlines(), told(kernel, "pvh", [first])
+    assert [line for line in ours if not line.startswith("area")] == [line for line in qemu if not line.startswith("area")]
+    assert ours[0] == "pvh"
+    (low, high), (qemu_low, qemu_high) = usable(ours), usable(qemu)
+    assert low == qemu_low and high[0] == qemu_high[0]
+    assert abs(high[1] - qemu_high[1]) <= MIB, "what firmware keeps for itself at the end of memory"
+
+
+def test_pvh_takes_several_modules(kernel):
+    lines = told(kernel, "pvh", [kernel.parent / "second", f"{kernel.parent / 'first'} word"])
+    assert [line for line in lines if line.startswith("module")] == ["module 2 words ", "module first module words word"]
+
+
+@pytest.mark.parametrize("entry, has", [("multiboot", "multiboot2, pvh"), ("64", "multiboot2, pvh")])
+def test_an_entry_that_the_kernel_lacks(kernel, entry, has):
+    with pytest.raises(boot.BootError, match=f"a kernel without the needed entry {entry}, expected one of its own: {has}"):
+        boot.load(kernel, MEMORY, entry=entry)
+
+
+def test_an_entry_that_there_is_not(kernel):
+    with pytest.raises(boot.BootError, match="entry: 'uefi', expected one of auto, "):
+        boot.load(kernel, MEMORY, entry="uefi")
+
+
+def test_bzimage_offers_its_64_bit_entry_only_when_it_says_so(tmp_path):
+    for xloadflags, expected in ((0, ["32"]), (1, ["32", "64"])):
+        image = bytearray(images.bzimage())
+        image[0x236] = xloadflags
+        assert [entry for entry in boot.offers("k", bytes(image)) if entry != "16"] == expected
+    (tmp_path / "k").write_bytes(image)
+    loaded = boot.load(tmp_path / "k", MEMORY, entry="64")
+    assert (loaded.kind, loaded.entry["mode"], loaded.entry["rip"]) == ("bzimage64", "long64", MIB + 0x200)
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("unwrapped, entry", [(False, "64"), (True, "pvh")])
+def test_linux_by_its_other_entries(linux, tmp_path, unwrapped, entry):
+    """Two RAM disks, of which the second replaces the first's text."""
+    extra = tmp_path / "extra.cpio"
+    extra.write_bytes(linux_guest.entry(1, "text", linux_guest.FILE, OTHER) + linux_guest.entry(0, "TRAILER!!!", 0))
+    try:
+        kernel = linux_guest.vmlinux() if unwrapped else linux.kernel
+    except linux_guest.Unavailable as reason:
+        pytest.skip(str(reason))
+    machine = Machine(memory=linux.memory, style="vmx+ept")
+    machine.load(str(kernel), initrd=[str(linux.initrd), str(extra)], kernel_args=linux.args, entry=entry)
+    stop = machine.run(max_instructions=4_000_000_000)
+    lines = machine.console.decode().replace("\r", "").split("\n")
+    assert (stop.reason.value, stop.detail) == ("shutdown", "reset"), lines[-20:]
+    assert "INIT-OK" in lines and f"text {hashlib.sha256(OTHER).hexdigest()}  -" in lines
