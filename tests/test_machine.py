@@ -215,6 +215,21 @@ LOOP = b"\x31\xc0\xb9\x05\x00\x00\x00" + b"\x40\x40\x40\xe2\xfb" + EXIT         
 MIDDLE = ENTRY + 7 + 1                                                       # the second inc
 
 
+# a page directory at 0x8000 with one 4 MB page, not dirty yet; CR3; CR4.PSE; CR0.PG; jmp .+0
+PAGING = bytes.fromhex("c7050080000083000000 b800800000 0f22d8 b810000000 0f22e0 0f20c0 0d00000080 0f22c0 eb00")
+
+
+@pytest.mark.parametrize("profile", ("p4-672", "skylake"))
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_that_changes_its_own_block_runs_as_changed(guest, style, engine, profile):
+    """With shadow tables the first store to the page exits, and the TLB may lose the code's own translation."""
+    store = b"\xc6\x05" + struct.pack("<I", ENTRY + len(PAGING) + 10) + b"\x40"       # mov byte [1f], 0x40 (inc eax)
+    m = guest(PAGING + b"\x31\xc0" + store + b"\x90\x90\xe7\xe8" + EXIT, style=style, engine=engine, profile=profile)
+    assert m.run() == Stop(StopReason.EXIT, 7, "")
+    assert m.report == [1] and m.instructions == 16                           # nop; 1: nop, now inc; out 0xe8, eax
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("warm", [False, True])

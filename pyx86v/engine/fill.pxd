@@ -113,8 +113,7 @@ cdef inline int fill_fetch(Engine* e, const Translation* t, gva_t page, int mmu_
         prot |= PROT_R
     return prot
 
-cdef inline int fill_data(Engine* e, const Translation* t, gva_t va, int size, int access, int mmu_idx,
-                          uint64_t* bytes) noexcept nogil:
+cdef inline int fill_data(Engine* e, const Translation* t, gva_t va, int access, int mmu_idx, uint64_t* bytes) noexcept nogil:
     """Rights of a data access.  `bytes` 1 makes the entry serve this one access only."""
     cdef uint64_t frame = t.hpa >> PAGE_SHIFT
     cdef int prot = t.prot & (PROT_R | PROT_W)
@@ -133,9 +132,8 @@ cdef inline int fill_data(Engine* e, const Translation* t, gva_t va, int size, i
     if state == PAGE_CODE:
         return prot & ~PROT_W
     if not prot & PROT_X and prot & PROT_W:
-        if access == ACCESS_WRITE:           # mixed, written through a mapping that may not execute
-            tb_invalidate_phys_range_x86_64(e.uc, (frame << PAGE_SHIFT) + (va & PAGE_MASK),
-                                            (frame << PAGE_SHIFT) + (va & PAGE_MASK) + <uint64_t>size)
+        if access == ACCESS_WRITE:           # mixed, written through a mapping that may not execute: seen this once,
+            prot |= PROT_X                   # by the engine too, which may have to leave the block that runs
             bytes[0] = 1
         else:
             prot &= ~PROT_W
@@ -364,7 +362,7 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, mmu_idx)
         else:
-            prot = fill_data(e, &t, va, size, access, mmu_idx, &bytes)
+            prot = fill_data(e, &t, va, access, mmu_idx, &bytes)
             if t.once:
                 bytes = 1
         if bytes == PAGE_SIZE and fill_is_plain(e, prot):
