@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from pyx86v import Machine, _core
+from pyx86v.cost.profile import load_profile
 
 HERE = Path(__file__).resolve().parent
 ROMS = Path(_core.__file__).resolve().parent / "_roms"
@@ -28,6 +29,7 @@ CYCLES = 300_000              # limit of a guest
 SAME = {"max_instructions": 20_000, "max_cycles": 1000 * CYCLES}     # what ends under every style at the same place
 # A guest that changes its tables without INVLPG sees what its TLB has kept: styles agree when they tag it and keep pages whole.
 WITNESS = {"clock": "instructions", "profile": "skylake", "ept_page": "1G", "engine": "inline"}
+SILENT_READS = ("lar", "lsl", "verr", "verw")       # holes that natively read a descriptor
 CPU_SECONDS = 5                 # processor time of a guest: beyond it the run counts as hung
 FILLERS = (b"\x0f\x0b", b"\xf4\xf4", b"\xcc\xcc", b"\0\0", b"\xff\xff")   # of memory that the image leaves: UD2, HLT, INT3 ...
 PROFILES = ("skylake", "p4-672", "core2", "nehalem", "zen")
@@ -51,7 +53,7 @@ PORTS = (0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70,
 
 
 def build_frame(folder):
-    """Assemble fuzz_guest.S into FOLDER/frame.bin and its symbols into FOLDER/frame.json."""
+    """Assemble fuzz_guest.S into FOLDER/frame.bin, its symbols into FOLDER/frame.json; and the profile of `forgetful`."""
     folder = Path(folder)
     run = functools.partial(subprocess.run, check=True, cwd=folder, capture_output=True, text=True)
     run(["gcc", "-c", "-m64", "-o", "frame.o", str(HERE / "fuzz_guest.S")])
@@ -59,6 +61,18 @@ def build_frame(folder):
     run(["objcopy", "-O", "binary", "frame.elf", "frame.bin"])
     symbols = {name: int(at, 16) for at, _, name in (line.split() for line in run(["nm", "frame.elf"]).stdout.splitlines())}
     (folder / "frame.json").write_text(json.dumps(symbols))
+    build_forgetful(folder)
+
+
+def build_forgetful(folder):
+    """Write FOLDER/forgetful.toml: the witness's processor with one entry in each array of its TLB, and no walk cache."""
+    one = 'status = "estimated"\nsource = "model"\n'
+    text = f'base = "{WITNESS["profile"]}"\n'
+    for tlb in load_profile(WITNESS["profile"]).tlbs:
+        text += f'[tlb.{tlb.name}]\nside = "{tlb.side}"\nlevel = {tlb.level}\npages = {json.dumps(tlb.pages)}\nentries = 1\nways = 1\nreplacement = "fifo"\n{one}'
+    for name in ("pde", "pdpte", "pml4e"):
+        text += f"[walk_cache.{name}]\nentries = 0\n{one}"
+    Path(folder, "forgetful.toml").write_text(text)
 
 
 # Data structures of the manual ----------------------------------------------------------------
@@ -581,6 +595,7 @@ STYLES = sorted(_core.styles())
 def load_frame(folder):
     folder = Path(folder)
     frame = json.loads((folder / "frame.json").read_text())
+    frame["forgetful"] = str(folder / "forgetful.toml")
     frame["image"] = (folder / "frame.bin").read_bytes().ljust(PAYLOAD - BASE, b"\0")
     return frame
 
@@ -614,6 +629,7 @@ def run(frame, seed, digest=True, limits={"max_cycles": CYCLES}, **changed):
     result = {"reason": stop.reason.value, "status": stop.status, "detail": stop.detail, "instructions": machine.instructions,
               "cycles": machine.cycles, "adds_up": sum(units.values()) == machine.units and sum(machine.ledger.values()) == machine.cycles,
               "events": hashlib.sha256(repr(machine.events).encode()).hexdigest()[:8], "exits": sum(x["count"] for x in machine.exits.values())}
+    result["silent_reads"] = sum(machine.holes.get(name, 0) for name in SILENT_READS)
     if digest:
         result["digest"] = machine.digest()
         result["console"] = hashlib.sha256(machine.console + machine.debug_console + repr(machine.report).encode()).hexdigest()[:16]
@@ -641,6 +657,7 @@ def run_all(frame, words):
             for style in STYLES:
                 result[style] = run(frame, seed, limits=SAME, style=style, **WITNESS)
             result["portable"] = run(frame, seed, limits=SAME, style="native", **{**WITNESS, "engine": "portable"})
+            result["forgetful"] = run(frame, seed, limits=SAME, style="native", **{**WITNESS, "profile": frame["forgetful"]})
         print(json.dumps({"seed": seed, **result}), flush=True)
 
 

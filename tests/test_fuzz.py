@@ -107,12 +107,36 @@ def test_hostile_guests_end(folder):
     assert sorted(ran)[len(ran) // 2] > 100
 
 
-def comparable(one, other):
-    """Do both runs end where the guest says?  A limit cuts between blocks, which lie elsewhere in another engine."""
+def comparable(result, style):
+    """Must the guest end under `style` as natively?
+
+    Not when the frame refused it, or a hole ended it; nor at a limit, which cuts between blocks: these lie elsewhere in
+    another engine, and are cut at holes.  Nor when the only trace of a hole is left: LAR, LSL, VERR and VERW set no accessed
+    flag where they read no descriptor.
+    """
+    one, other = result["native"], result[style]
     reasons = {one["reason"], other["reason"]}
-    if reasons & {"refused", "error", "hole"}:
+    if reasons & {"refused", "error", "hole"} or style == "trap+shadow" and ("limit" in reasons or other["silent_reads"]):
         return False
     return reasons != {"limit"} or one["instructions"] == other["instructions"] >= fuzz_worker.SAME["max_instructions"]
+
+
+def has_one_answer(result):
+    """A processor may use a translation that it holds after the tables have changed, until INVLPG, or forget it at any time
+    (SDM 3A 4.10.2.3, 4.10.4.3).  A guest that natively ends elsewhere with the smallest TLB than with a large one depends on
+    that; shadow tables, which forget at other times, may then show a third end."""
+    return all(result["native"][key] == result["forgetful"][key] for key in SAME if key in result["native"])
+
+
+def differences(result):
+    """What differs between native and the other styles and engine, and how many of them could be compared."""
+    found, compared = [], 0
+    for other in (*(style for style in fuzz_worker.STYLES if style != "native"), "portable"):
+        if comparable(result, other) and (not other.endswith("+shadow") or has_one_answer(result)):
+            compared += 1
+            found += [f"seed {result['seed']} ({result['family']}): {key} is {result['native'][key]!r} natively, {result[other][key]!r} "
+                      f"under {other}" for key in SAME if result["native"][key] != result[other][key]]
+    return found, compared
 
 
 def test_the_same_guest_ends_the_same(folder):
@@ -123,18 +147,9 @@ def test_the_same_guest_ends_the_same(folder):
         again = result["again"]
         if any(again[key] != result[key] for key in again):
             bad.append(f"seed {result['seed']}: not the same when repeated")
-        for other in (*(style for style in fuzz_worker.STYLES if style != "native"), "portable"):
-            one, two = result["native"], result[other]
-            # tables that change without INVLPG: a shadow shows it at once, a TLB when it forgets (SDM 3A 4.10.4.3)
-            if other.endswith("+shadow") and result["family"] == "hostile_tables":
-                continue
-            if comparable(one, two):
-                compared += 1
-                bad += [f"seed {result['seed']} ({result['family']}): {key} is {one[key]!r} natively, {two[key]!r} under {other}"
-                        for key in SAME if one[key] != two[key]]
-        one, two = result["vmx+shadow"], result["trap+shadow"]       # blocks are cut at holes: a limit is not comparable
-        if not {one["reason"], two["reason"]} & {"refused", "error", "limit", "hole"}:
-            bad += [f"seed {result['seed']} ({result['family']}): {key} is {one[key]!r} under vmx+shadow, {two[key]!r} under trap+shadow"
-                    for key in SAME if one[key] != two[key]]
+        found, count = differences(result)
+        bad += found
+        compared += count
     assert not bad, "\n".join(bad)
     assert compared > CHECKED * len(fuzz_worker.STYLES) // 2     # of that many pairs
+    assert sum(not has_one_answer(result) for result in results) <= CHECKED // 16
