@@ -10,8 +10,8 @@
     end - 32  32     sha256 of everything before
 
 The format says nothing about what the sections mean: that is engine/snapshot.pyx.  A checksum is no signature, so
-what the sections say is checked before it is used (engine/sound.pxd); only the shadow tables of vmx+shadow, which lie in
-the monitor's memory, are taken as they are.
+what the sections say is checked before it is used (engine/sound.pxd); only shadow tables, which lie in the monitor's
+memory with the lists that lead through them, are taken as they are.
 """
 import hashlib
 import json

@@ -12,6 +12,8 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.softtlb cimport page_drop
 
 cdef enum:
+    TSS_KIND = 0x9700        # present, system, busy, type but for its size: of a TSS that the engine may use,
+    TSS_AVAILABLE = 0x8100   # it is available; the engine aborts on any other
     CC_OP_EFLAGS = 1
     CC_MASK = 0x8d5          # CF PF AF ZF SF OF
 
@@ -173,6 +175,8 @@ cdef inline void ops_set_segment(Cpu* c, int seg, const Segment* v) noexcept nog
     s.limit = v.limit
     s.selector = v.selector
     s.flags = v.flags
+    if seg == SEG_TR and v.flags & TSS_KIND != TSS_AVAILABLE:    # a monitor's state out of a file may hold anything
+        s.flags = (v.flags & ~<uint32_t>TSS_KIND) | TSS_AVAILABLE
     if seg <= SEG_DS:
         env_update_hflags(env)
 

@@ -12,18 +12,18 @@ from pyx86v.arch.types cimport PAGE_MASK
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.sound cimport platform_is_sound
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.state cimport World
+from pyx86v.engine.ops cimport TSS_AVAILABLE, TSS_KIND
+from pyx86v.engine.state cimport CENSUS_MODES, World
 from pyx86v.engine.worlds cimport MAX_WORLDS, Schedule, Standing
 from pyx86v.mmu.memory cimport Window
 from pyx86v.mmu.state cimport PagingContext, paging_mode
 from pyx86v.vmm.guest cimport Guest, Style, Vcpu
+from pyx86v.vmm.ring cimport MAX_HOLE_SITES, N_HOLES, Ring
 
 cdef enum:
     TIME_BITS = 60           # of units and instructions: sums of two such times do not overflow
     ROM_LIMIT = 16 << 20
     HF_ALLOWED = 0x1e0ceff   # without SMM, SVME, MPX and what the engine keeps in EFLAGS
-    TSS_KIND = 0x9700        # present, system, busy, type but for its size: of a TSS that the engine may use,
-    TSS_AVAILABLE = 0x8100   # it is available; the engine aborts on any other
 
 cdef extern from *:
     """
@@ -57,14 +57,26 @@ cdef inline bint window_is_sound(const Window* w, const Window* fresh) noexcept 
 cdef inline bint paging_is_sound(const PagingContext* p, const PagingContext* fresh) noexcept nogil:
     return p.mode == paging_mode(p.cr0, p.cr4, p.efer) and p.pcid < 4096 and p.maxphyaddr == fresh.maxphyaddr
 
+cdef inline bint ring_is_sound(const Ring* r, bint deprivileged) noexcept nogil:
+    """A stopped machine is in the virtual state, and what names an entry of a table is in it."""
+    cdef uint32_t i
+    if r.real or r.site_count > MAX_HOLE_SITES or r.last_hole >= N_HOLES or r.cpl > 3 or \
+            not deprivileged and (r.dropped or r.step):
+        return False
+    for i in range(r.site_count):
+        if r.sites[i].hole >= N_HOLES:
+            return False
+    return True
+
 cdef inline bint vcpu_is_sound(const Vcpu* v, const Vcpu* fresh, const Style* style) noexcept nogil:
     """What the style does not do is not under way."""
     return paging_is_sound(&v.paging, &fresh.paging) and v.hardware.mode <= PAGING_LONG and v.hardware.pcid < 4096 and \
-        (style.shadow or not v.shadowing) and (style.interpret is not NULL or not v.interpreting)
+        ring_is_sound(&v.ring, style.deprivileged) and (style.shadow or not v.shadowing) and \
+        (style.interpret is not NULL or not v.interpreting)
 
 cdef inline bint world_is_sound(const World* w, const World* fresh, const Style* style, const Guest* g) noexcept nogil:
     """A world that replaces `fresh`, of a machine made with the same options."""
-    return w.vcpu_count == fresh.vcpu_count and w.running < w.vcpu_count and w.skipped >> TIME_BITS == 0 and \
+    return w.census.mode < CENSUS_MODES and w.vcpu_count == fresh.vcpu_count and w.running < w.vcpu_count and w.skipped >> TIME_BITS == 0 and \
         window_is_sound(&w.window, &fresh.window) and \
         memcmp(&w.window, &w.vcpu[0].paging.window, sizeof(Window)) == 0 and \
         vcpu_is_sound(&w.vcpu[0], &fresh.vcpu[0], style) and \

@@ -10,7 +10,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_SIZE, hpa_t
 from pyx86v.mmu.memory cimport ram_pointer
 from pyx86v.mmu.state cimport NESTED_NPT
-from pyx86v.vmm.guest cimport Guest
+from pyx86v.vmm.guest cimport Guest, MAX_EXIT_KINDS
 from pyx86v.vmm.msr cimport *
 from pyx86v.vmm.nested_map cimport map_build, map_page, map_pages
 from pyx86v.vmm.svm.codes cimport *
@@ -110,6 +110,12 @@ cdef inline int svm_on(Guest* g, uint64_t monitor_bytes) noexcept nogil:
     vmsave(g, v)
     g.cpu.flush(g.cpu)
     return 0
+
+cdef inline bint svm_is_sound(const Guest* g) noexcept nogil:
+    """May a style_state out of a file be used?  The VMCB is where svm_on puts it, and handlers find the exit's kind."""
+    cdef const Svm* x = <const Svm*>g.style_state
+    return x.monitor == g.vcpu.paging.window.base + g.vcpu.paging.window.size and x.vmcb == x.monitor and \
+        ram_pointer(g.ram, x.monitor, FIXED_BYTES) != NULL and 0 <= x.kind < MAX_EXIT_KINDS
 
 cdef inline int use_npt(Guest* g) noexcept nogil:
     """Build the nested tables and turn them on.  A host in long mode with EFER.NXE.  0, or -1: no room."""

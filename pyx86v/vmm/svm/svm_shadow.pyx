@@ -54,6 +54,7 @@ cdef void fill(Style* s) noexcept:
     s.monitor_bytes = svm_shadow_bytes
     s.switch_price = SWITCH_SVM
     s.retag = svm_retag
+    s.is_sound = svm_is_sound
     for i in range(N_EVENTS):
         s.handlers[i] = svm_shadow_event
     for i in range(MAX_EXIT_KINDS):
