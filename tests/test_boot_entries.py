@@ -4,6 +4,8 @@
 The small one, started by its PVH note under QEMU, is told the same.
 """
 import hashlib
+import re
+import struct
 import subprocess
 from pathlib import Path
 
@@ -90,28 +92,52 @@ def test_an_entry_that_there_is_not(kernel):
 
 
 def test_bzimage_offers_its_64_bit_entry_only_when_it_says_so(tmp_path):
-    for xloadflags, expected in ((0, ["32"]), (1, ["32", "64"])):
+    for xloadflags, expected in ((0, ["32", "16"]), (1, ["32", "64", "16"])):
         image = bytearray(images.bzimage())
         image[0x236] = xloadflags
-        assert [entry for entry in boot.offers("k", bytes(image)) if entry != "16"] == expected
+        assert list(boot.offers("k", bytes(image))) == expected
     (tmp_path / "k").write_bytes(image)
     loaded = boot.load(tmp_path / "k", MEMORY, entry="64")
     assert (loaded.kind, loaded.entry["mode"], loaded.entry["rip"]) == ("bzimage64", "long64", MIB + 0x200)
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("unwrapped, entry", [(False, "64"), (True, "pvh")])
-def test_linux_by_its_other_entries(linux, tmp_path, unwrapped, entry):
-    """Two RAM disks, of which the second replaces the first's text."""
+@pytest.mark.parametrize("unwrapped, entry, style", [(False, "16", "vmx+shadow"), (False, "64", "vmx+ept"), (True, "pvh", "svm+npt")])
+def test_linux_by_its_other_entries(linux, tmp_path, unwrapped, entry, style):
+    """Two RAM disks, of which the second replaces the first's text; by the 16-bit entry the kernel asks the firmware what there is."""
     extra = tmp_path / "extra.cpio"
     extra.write_bytes(linux_guest.entry(1, "text", linux_guest.FILE, OTHER) + linux_guest.entry(0, "TRAILER!!!", 0))
     try:
         kernel = linux_guest.vmlinux() if unwrapped else linux.kernel
     except linux_guest.Unavailable as reason:
         pytest.skip(str(reason))
-    machine = Machine(memory=linux.memory, style="vmx+ept")
+    machine = Machine(memory=linux.memory, style=style)
     machine.load(str(kernel), initrd=[str(linux.initrd), str(extra)], kernel_args=linux.args, entry=entry)
     stop = machine.run(max_instructions=4_000_000_000)
     lines = machine.console.decode().replace("\r", "").split("\n")
     assert (stop.reason.value, stop.detail) == ("shutdown", "reset"), lines[-20:]
     assert "INIT-OK" in lines and f"text {hashlib.sha256(OTHER).hexdigest()}  -" in lines
+    found = [tuple(int(part, 16) for part in re.search("mem 0x(.*)-0x(.*)]", line).groups()) for line in lines
+             if "BIOS-e820" in line and "usable" in line]
+    assert found[0] == (0, 0x9FBFF) and found[1][0] == MIB and linux.memory - MIB <= found[1][1] < linux.memory
+    if entry == "16":
+        screen = machine.read_memory(0xB8000, 4000)[::2].decode("cp437")
+        assert screen.startswith("Probing EDD (edd=off to disable)... ok")
+
+
+def test_real_mode_code_gets_what_the_protocol_says(tmp_path):
+    image = bytearray(images.bzimage(setup_sects=3))
+    (tmp_path / "k").write_bytes(image)
+    (tmp_path / "i").write_bytes(b"ramdisk")
+    loaded = boot.load(tmp_path / "k", MEMORY, "quiet", tmp_path / "i", entry="16")
+    ram, cpu = images.memory(loaded, MEMORY), loaded.entry
+    assert (loaded.kind, cpu["mode"], cpu["cr0"] & 1) == ("bzimage16", "real", 0)
+    code, stack = cpu["gpr"]["rax"], cpu["gpr"]["rdx"]
+    base = (stack >> 16) << 4
+    assert code >> 16 == (stack >> 16) + 0x20 and code & 0xFFFF == 0, "20h paragraphs behind the boot sector"
+    assert base + 0x10000 <= 0x9A000 and ram[base:base + 0x1F1] == image[:0x1F1] and ram[base + 0x240:base + 0x800] == image[0x240:0x800]
+    word = lambda at, form: struct.unpack_from("<" + form, ram, base + at)[0]
+    assert word(0x210, "B") == 0xFF and word(0x211, "B") & 0x80, "an unknown loader that offers a heap"
+    assert 0x800 <= word(0x224, "H") + 0x200 <= stack & 0xFFFF
+    assert ram[word(0x228, "I"):][:6] == b"quiet\0" and not base <= word(0x228, "I") < base + (stack & 0xFFFF)
+    assert ram[word(0x218, "I"):][:word(0x21C, "I")] == b"ramdisk"

@@ -6,14 +6,14 @@
 """
 from functools import partial
 
-from pyx86v.boot import elf, firmware, linux, multiboot, multiboot2, pvh
+from pyx86v.boot import elf, firmware, linux, multiboot, multiboot2, pvh, realmode
 from pyx86v.boot.image import BootError, BootImage, read_file, read_modules
 
 __all__ = ["ENTRIES", "BootError", "BootImage", "load"]
 
 LARGEST_MEMORY = 3 << 30        # above it a PC has its devices
 EXPECTED = "expected a multiboot kernel, a Linux bzImage or vmlinux, a PVH kernel, or firmware (whole 64 KiB units)"
-ENTRIES = ("auto", "32", "64", "pvh", "multiboot", "multiboot2")      # "auto": the first that the file offers
+ENTRIES = ("auto", "16", "32", "64", "pvh", "multiboot", "multiboot2")      # "auto": the first that the file offers
 
 
 def load(path, memory_bytes, kernel_args="", initrd=None, entry="auto"):
@@ -46,7 +46,7 @@ def load(path, memory_bytes, kernel_args="", initrd=None, entry="auto"):
 def offers(path, data):
     """{entry: how to load the file for it}, the preferred one first.  BootError when there is none."""
     if linux.is_bzimage(data):
-        return linux.bzimage_entries(data)
+        return {**linux.bzimage_entries(data), **realmode.entries(data)}
     found = {name: partial(kind.load, data=data) for name, kind in (("multiboot", multiboot), ("multiboot2", multiboot2))
              if kind.find_header(data) is not None}
     if data[:4] == b"\x7FELF":

@@ -25,7 +25,8 @@ class BootError(ValueError):
 class BootImage:
     """A guest ready to start.
 
-    kind         multiboot, multiboot2, bzimage, bzimage64, linux64, linux32, pvh or firmware
+    kind         multiboot, multiboot2, bzimage, bzimage64, bzimage16,
+                  linux64, linux32, pvh or firmware
     segments     [(guest-physical address, bytes)] in RAM, disjoint
     entry        the processor's state, see boot.state
     description  one line for people

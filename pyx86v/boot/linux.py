@@ -25,8 +25,8 @@ E820_MAX = 128
 class BootParams:
     """struct boot_params under construction."""
 
-    def __init__(self, setup_header=b""):
-        self.page = bytearray(PAGE)
+    def __init__(self, setup_header=b"", page=bytes(PAGE)):
+        self.page = bytearray(page)
         self.page[HEADER_AT:HEADER_AT + len(setup_header)] = setup_header
 
     def set(self, at, form, *values):
@@ -94,6 +94,11 @@ def load_bzimage(path, memory_bytes, data, kernel_args=b"", modules=(), wide=Fal
                      f"Linux bzImage, protocol {version >> 8}.{version & 255:02}")
 
 
+def setup_bytes(data):
+    """The size of a bzImage's real-mode part: the boot sector and setup_sects more."""
+    return ((data[HEADER_AT] or 4) + 1) * 512
+
+
 def place_bzimage(layout, data, kernel_args, modules):
     """Put the protected-mode kernel, its command line and RAM disk into memory; (protocol version, BootParams)."""
     if len(data) < 0x268:
@@ -103,7 +108,7 @@ def place_bzimage(layout, data, kernel_args, modules):
         raise layout.error("setup header", f"protocol {version >> 8}.{version & 255:02}, expected 2.02 or later")
     if not loadflags & LOADED_HIGH:
         raise layout.error("setup header", "a zImage (loadflags bit 0 is 0), expected a bzImage")
-    setup_size = ((data[HEADER_AT] or 4) + 1) * 512
+    setup_size = setup_bytes(data)
     size = struct.unpack_from("<I", data, 0x1F4)[0] * 16 or 1
     # the last unit of 16 bytes may be partial, and a signature may follow
     if len(data) <= setup_size + size - 16:

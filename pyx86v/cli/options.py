@@ -81,7 +81,7 @@ SHARED = (
     click.option("--initrd", metavar="FILE", multiple=True,
                  help="Initial RAM disk or module; repeatable.  \"FILE WORDS\" gives a module a command line."),
     click.option("--entry", default="auto", show_default=True, metavar="|".join(ENTRIES),
-                 help="By which of its entries a kernel starts: 32 or 64 for Linux (32-bit boot protocol, 64-bit), pvh, ..."),
+                 help="By which of its entries a kernel starts.  16, 32 and 64 are those of Linux's boot protocol."),
     click.option("--quantum", type=Count(), default=1_000_000, show_default=True, metavar="N",
                  help="With several guests: cycles of a turn (instructions under --clock instructions)."),
     click.option("--holes", default="stop", show_default=True, metavar="stop|continue",
