@@ -141,6 +141,22 @@ selftest:
         check z, text_e820
         cmp $3, %bp
         check ae, text_e820
+        mov $2, %cx                     # two words of this image to 2 MiB, and from there to 2000h
+        movl $0x930fe000, %es:0x1012    # source: base and access byte, as of a descriptor
+        movl $0x93200000, %es:0x101a
+        movw $0, %es:0x1016
+        movw $0, %es:0x101e
+        mov $0x1000, %si
+        mov $0x87, %ah
+        int $0x15
+        check nc, text_move
+        movl $0x93200000, %es:0x1012
+        movl $0x93002000, %es:0x101a
+        mov $0x87, %ah
+        int $0x15
+        mov %es:0x2000, %eax
+        cmp %cs:boot, %eax
+        check e, text_move
         mov $text_memory, %si
         call print
 
@@ -219,7 +235,7 @@ selftest:
         je 1b
         mov $0x86, %ah
         xor %cx, %cx
-        mov $1000, %dx
+        mov $100, %dx
         int $0x15
         check nc, text_wait
         mov $0x2402, %ax
@@ -282,6 +298,7 @@ text_base:   .asciz "INT 12h\n"
 text_e801:   .asciz "INT 15h E801h\n"
 text_88:     .asciz "INT 15h 88h\n"
 text_e820:   .asciz "INT 15h E820h\n"
+text_move:   .asciz "INT 15h 87h\n"
 text_cursor: .asciz "cursor\n"
 text_cell:   .asciz "character on the screen\n"
 text_scroll: .asciz "scrolling\n"
@@ -567,6 +584,7 @@ system: service system_functions
 system_functions:
         function 0x24, line20
         function 0x86, delay
+        function 0x87, move_block
         function 0x88, extended
         function 0xc1, extended_area
         function 0xe8, big_memory
@@ -611,6 +629,37 @@ delay:  mov r_cx(%bp), %ax              # CX:DX microseconds; bit 4 of port 61h 
         mov %al, %ah
         sub $1, %ecx
         jnc 1b
+        jmp good
+
+move_block:                             # CX words between the segments of descriptors 10h and 18h of the table at ES:SI
+        movzwl r_cx(%bp), %ecx
+        mov r_es(%bp), %es
+        mov 8(%bp), %si                 # SI, as pushal left it
+        mov %es:0x12(%si), %eax
+        and $0xffffff, %eax
+        mov %es:0x17(%si), %bl
+        movzx %bl, %ebx
+        shl $24, %ebx
+        or %eax, %ebx                   # source
+        mov %es:0x1a(%si), %eax
+        and $0xffffff, %eax
+        mov %es:0x1f(%si), %dl
+        movzx %dl, %edi
+        shl $24, %edi
+        or %eax, %edi
+        mov %ebx, %esi
+        lgdtl %cs:gdtr
+        mov %cr0, %eax
+        or $1, %al
+        mov %eax, %cr0
+        mov $8, %bx
+        mov %bx, %ds
+        mov %bx, %es
+        rep movsw %ds:(%esi), %es:(%edi)
+        and $~1, %al
+        mov %eax, %cr0
+        movb $0, r_ax + 1(%bp)
+        orb $ZERO, r_flags(%bp)
         jmp good
 
 extended:                               # KiB above 1 MiB, as far as 16 bits go
