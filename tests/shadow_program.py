@@ -7,6 +7,7 @@ allowed must lead where a walk leads that takes, at each level, a value which th
 since the address was last invalidated: what a TLB and paging-structure caches may do (SDM 3A 4.10.2 to 4.10.4).
 """
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 import walker
@@ -18,6 +19,7 @@ SIZE, ROM = 6 << 20, 1 << 14
 ROM_GPA = (1 << 32) - ROM
 TABLES = range(1, 9)              # frames that hold tables, most of the time
 INDEXES = (0, 1, 2, 3, 511)
+INDEXES_32 = (0, 1, 2, 256, 511, 512, 1023)  # a 32-bit table has 1,024: more than one shadow table each
 NO_A20 = ~(1 << 20) & (1 << 64) - 1
 
 
@@ -146,7 +148,7 @@ class Judge:
         if above and any(past[:-1]):
             return True, True
         if not self.seen.get((12, gva >> 12), 0) > since:
-            return above, False
+            return above, any(v & A and (v & D or access != WRITE) for v in past[-1])   # cached by speculation (4.10.2.3)
         return True, access != WRITE or self.seen.get(("written", gva >> 12), 0) > since or any(v & D for v in past[-1])
 
 
@@ -167,6 +169,7 @@ class Program:
         self.base = base
         self.rom_at = None
         self.steps = self.stale = 0
+        self.compared = Counter()  # (mode, answer): accesses that were judged
         self.enter_mode(self.random.choice(modes))
 
     # ---- entries and addresses
@@ -189,12 +192,19 @@ class Program:
             e = ROM_GPA | r.getrandbits(14) & 0x3000 | 7
         return e & (1 << 8 * width) - 1
 
+    @property
+    def indexes(self):
+        """Of the entries that programs change and use."""
+        return INDEXES_32 if self.mode in ("32", "pse") else INDEXES
+
     def address(self):
         r = self.random
-        gva = r.choice((0, 1, 8, 0x230, r.randrange(4096)))
-        for shift in (12, 21, 30, 39) if self.ctx.lme and self.ctx.pg else (12, 21, 30) if self.ctx.pae else (12, 22):
-            gva |= r.choice(INDEXES[:3] if shift > 12 else INDEXES) << shift
-        return gva & ((1 << 48) - 1 if self.ctx.lme and self.ctx.pg else 0xffffffff)
+        gva = r.choice((0, 1, 8, 0x230, r.randrange(4096))) | r.choice(self.indexes) << 12
+        if not self.ctx.pae:
+            return gva | r.choice((0, 1, 1, 2, 256, 1023)) << 22
+        for shift in (21, 30, 39) if self.ctx.lme and self.ctx.pg else (21, 30):
+            gva |= r.choice(INDEXES[:3]) << shift
+        return gva
 
     # ---- the guest's registers
 
@@ -209,7 +219,7 @@ class Program:
         self.mode = name
         r, width = self.random, 4 if name in ("32", "pse") else 8
         for frame in TABLES:
-            for index in INDEXES:
+            for index in self.indexes:
                 to = frame + 1 if index < 2 and frame < 8 else r.choice((*TABLES, *range(16)))
                 self.dma((frame << 12) + index * width, (to << 12 | 7).to_bytes(width, "little"))
         changes = dict(MODES[name]) if name != "off" else dict(cr0=PE, cr4=0, efer=0)
@@ -269,6 +279,7 @@ class Program:
             if want.kind != "ok" or want.hpa != value:
                 assert kind == "ok" and value in self.judge.reachable(gva, access, who), f"{where}: {kind} {value:#x}, tables say {want}"
                 self.stale += 1
+        self.compared[self.mode, kind] += 1
         self.check_marks(marks, path, gva, access, kind == "ok", kind == "ok" and want.hpa != value, want, where)
         if kind == "page-fault":
             self.judge.invalidate(gva)
@@ -312,7 +323,7 @@ class Program:
     def write_table(self):
         """Change an entry of some table, through the guest's own mapping when there is one."""
         r, width = self.random, 4 if self.mode in ("32", "pse") else 8
-        gpa = (r.choice(TABLES) << 12) + r.choice(INDEXES) * width
+        gpa = (r.choice(TABLES) << 12) + r.choice(self.indexes) * width
         data = self.entry(width).to_bytes(width, "little")
         if r.random() < .1:
             gpa += r.randrange(-3, 4)
@@ -348,7 +359,9 @@ class Program:
 
     def run(self, steps, check=1000):
         for i in range(steps):
+            before = self.compared.total()
             self.step()
+            assert self.compared.total() >= before + 2, "each step is judged by two accesses of its own"
             if i % check == check - 1:
                 self.bench.check()
                 assert self.bench.peek(0, SIZE) == self.memory[:SIZE]

@@ -111,12 +111,12 @@ def comparable(result, style):
     """Must the guest end under `style` as natively?
 
     Not when the frame refused it, or a hole ended it; nor at a limit, which cuts between blocks: these lie elsewhere in
-    another engine, and are cut at holes.  Nor when the only trace of a hole is left: LAR, LSL, VERR and VERW set no accessed
-    flag where they read no descriptor.
+    another engine, and are cut at holes.  Nor under trap+shadow after LAR, LSL, VERR or VERW: against the monitor's empty
+    tables they read no descriptor, so no accessed flag of its page is set, even where they give the same value.
     """
     one, other = result["native"], result[style]
     reasons = {one["reason"], other["reason"]}
-    if reasons & {"refused", "error", "hole"} or style == "trap+shadow" and ("limit" in reasons or other["silent_reads"]):
+    if reasons & {"refused", "error", "hole"} or style == "trap+shadow" and ("limit" in reasons or result["forgetful"]["silent_reads"]):
         return False
     return reasons != {"limit"} or one["instructions"] == other["instructions"] >= fuzz_worker.SAME["max_instructions"]
 
