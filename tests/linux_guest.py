@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Linux to boot: Debian's cloud kernel as distributed, and an initial RAM disk around a static busybox.
+"""Linux to boot: Debian's kernels as distributed, and an initial RAM disk around a static busybox of the same architecture.
 
-Both packages are fetched once by apt-get and unpacked into build/linux, never installed; PYX86V_VMLINUZ and
-PYX86V_BUSYBOX name files to use instead.  `python tests/linux_guest.py [FOLDER]` prints what the `linux` fixture gives.
+PYX86V_VMLINUZ and PYX86V_BUSYBOX name files to use instead of the packages of the cloud kernel.
+`python tests/linux_guest.py [KERNEL [FOLDER]]` prints what to boot and leaves it in the folder.
 """
 import hashlib
+import lzma
 import os
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import debian
+from debian import Unavailable
+
 CACHE = Path(__file__).resolve().parents[1] / "build" / "linux"
-KERNEL_PACKAGE, BUSYBOX_PACKAGE = "linux-image-cloud-amd64", "busybox-static"
+# name -> (package of the kernel, package of busybox)
+KERNELS = {"cloud": ("linux-image-cloud-amd64:amd64", "busybox-static:amd64"),
+           "amd64": ("linux-image-amd64:amd64", "busybox-static:amd64"),
+           "686": ("linux-image-686:i386", "busybox-static:i386"),
+           "686-pae": ("linux-image-686-pae:i386", "busybox-static:i386")}
 MEMORY = 256 << 20
 # No APIC, ACPI or PCI is there to be found; the clock rate is given, so that nothing is measured against the timer.
 KERNEL_ARGS = ("console=ttyS0 noapic nolapic acpi=off pci=off nosmp tsc=reliable no_timer_check tsc_early_khz=3400000 lpj=13600000 "
@@ -33,11 +40,7 @@ sleep 0.1
 reboot -f
 """
 DIRECTORY, FILE, PROGRAM, LINK, CHARACTER = 0o040755, 0o100644, 0o100755, 0o120777, 0o020600
-LZ4_LEGACY = b"\x02\x21\x4C\x18"
-
-
-class Unavailable(Exception):
-    """There is no such package here; the text says what was tried."""
+LZ4_LEGACY, XZ = b"\x02\x21\x4C\x18", b"\xFD7zXZ\0"
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,13 @@ class Linux:
         return machine
 
 
-def linux():
-    """The Linux of this machine's Debian, fetched when it is not there yet.  Raises Unavailable."""
-    disk = CACHE / f"{hashlib.sha256(initrd()).hexdigest()[:16]}.cpio"
+def linux(name="cloud", init=INIT, args=KERNEL_ARGS):
+    """The Linux of one of KERNELS, fetched when it is not there yet.  Raises Unavailable."""
+    content = initrd(name, init)
+    disk = CACHE / f"{hashlib.sha256(content).hexdigest()[:16]}.cpio"
     if not disk.exists():
-        save(disk, initrd())
-    return Linux(kernel(), disk)
+        save(disk, content)
+    return Linux(kernel(name), disk, args)
 
 
 def save(path, data):
@@ -80,74 +84,17 @@ def save(path, data):
         file.write(data)
     os.replace(file.name, path)
 
-# Packages --------------------------------------------------------------------------------------
 
-
-def fetch(package):
-    """Unpack a Debian package into CACHE/package, beside a file VERSION, and return that folder."""
-    folder = CACHE / package
-    if (folder / "VERSION").exists():
-        return folder
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix=package) as work:
-        archive = download(package, Path(work))
-        target = Path(work) / "unpacked"
-        run("dpkg-deb", "-x", str(archive), str(target))
-        (target / "VERSION").write_text(run("dpkg-deb", "-W", str(archive)).replace("\t", " "))
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            target.rename(folder)
-        except OSError:                                 # somebody else was faster
-            if not (folder / "VERSION").exists():
-                raise
-    return folder
-
-
-def download(package, folder):
-    """The .deb of `package`, or of the one it stands for, in `folder`."""
-    run("apt-get", "download", "-qq", real_name(package), cwd=folder)
-    archives = list(folder.glob("*.deb"))
-    if len(archives) != 1:
-        raise Unavailable(f"{package}: apt-get download left {len(archives)} files")
-    return archives[0]
-
-
-def real_name(package):
-    """A package that only depends on the current kernel leads to that kernel."""
-    if package != KERNEL_PACKAGE:
-        return package
-    names = [line.split()[-1] for line in run("apt-cache", "depends", package).splitlines() if "Depends: linux-image-" in line]
-    if not names:
-        raise Unavailable(f"{package}: apt-cache knows no kernel of this name (needs Debian and apt-get update)")
-    return names[0]
-
-
-def run(*command, cwd=None):
-    """The command's output; Unavailable with its error when it fails."""
-    try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    except OSError as error:
-        raise Unavailable(f"{command[0]}: {error.strerror}") from None
-    if done.returncode:
-        raise Unavailable(f"{' '.join(command)}: {' '.join(done.stderr.split())}")
-    return done.stdout
-
-
-def kernel():
+def kernel(name="cloud"):
     """Path of a bzImage."""
-    named = os.environ.get("PYX86V_VMLINUZ")
-    return Path(named) if named else next(fetch(KERNEL_PACKAGE).glob("boot/vmlinuz-*"))
+    named = os.environ.get("PYX86V_VMLINUZ") if name == "cloud" else None
+    return Path(named) if named else debian.find(KERNELS[name][0], "boot/vmlinuz-*")
 
 
-def busybox():
-    """Path of a statically linked busybox."""
-    named = os.environ.get("PYX86V_BUSYBOX")
-    return Path(named) if named else next(path for path in fetch(BUSYBOX_PACKAGE).rglob("bin/busybox") if path.is_file())
-
-
-def versions():
-    """["package version"] of what was unpacked."""
-    return sorted(path.read_text().strip() for path in CACHE.glob("*/VERSION"))
+def busybox(name="cloud"):
+    """Path of a statically linked busybox for the kernel."""
+    named = os.environ.get("PYX86V_BUSYBOX") if name == "cloud" else None
+    return Path(named) if named else debian.find(KERNELS[name][1], "*bin/busybox")
 
 # The initial RAM disk --------------------------------------------------------------------------
 
@@ -160,10 +107,10 @@ def entry(number, name, mode, data=b"", device=(0, 0)):
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def initrd(init=INIT):
+def initrd(name="cloud", init=INIT):
     """The bytes of an initial RAM disk whose /init is the shell script `init`; the same for the same busybox."""
     members = [(name, DIRECTORY) for name in ("bin", "dev", "proc")]
-    members += [("dev/console", CHARACTER, b"", (5, 1)), ("bin/busybox", PROGRAM, busybox().read_bytes())]
+    members += [("dev/console", CHARACTER, b"", (5, 1)), ("bin/busybox", PROGRAM, busybox(name).read_bytes())]
     members += [(f"bin/{applet}", LINK, b"busybox") for applet in APPLETS]
     members += [("init", PROGRAM, init.encode()), ("text", FILE, TEXT.encode())]
     archive = b"".join(entry(number, *member) for number, member in enumerate(members, 1)) + entry(0, "TRAILER!!!", 0)
@@ -172,17 +119,20 @@ def initrd(init=INIT):
 # The kernel without its wrapping ---------------------------------------------------------------
 
 
-def vmlinux():
-    """Path of the ELF file inside the bzImage (boot.rst: payload_offset, payload_length).  Unavailable: not LZ4."""
-    packed = kernel()
+def vmlinux(name="cloud"):
+    """Path of the ELF file inside the bzImage (boot.rst: payload_offset, payload_length).  Unavailable: neither LZ4 nor XZ."""
+    packed = kernel(name)
     path = CACHE / f"vmlinux-{packed.name.partition('-')[2]}"
     if not path.exists():
         data = packed.read_bytes()
         start = (data[0x1F1] + 1) * 512 + struct.unpack_from("<I", data, 0x248)[0]
-        payload = data[start:start + struct.unpack_from("<I", data, 0x24C)[0]]
-        if not payload.startswith(LZ4_LEGACY):
-            raise Unavailable(f"{packed}: payload: starts with {payload[:4].hex()}, expected LZ4's legacy frame")
-        save(path, unpack_lz4(payload[4:-4]))           # the last four bytes are the size
+        payload = data[start:start + struct.unpack_from("<I", data, 0x24C)[0] - 4]       # the last four bytes are the size
+        if payload.startswith(LZ4_LEGACY):
+            save(path, unpack_lz4(payload[4:]))
+        elif payload.startswith(XZ):
+            save(path, lzma.decompress(payload))
+        else:
+            raise Unavailable(f"{packed}: payload: starts with {payload[:4].hex()}, expected LZ4's legacy frame or XZ")
     return path
 
 
@@ -225,7 +175,7 @@ def length(data, at, count):
 
 
 if __name__ == "__main__":
-    guest = linux()
-    if len(sys.argv) > 1:
-        guest = Linux(Path(shutil.copy(guest.kernel, sys.argv[1])), Path(shutil.copy(guest.initrd, sys.argv[1])))
-    print(*versions(), guest.kernel, guest.initrd, guest.args, sep="\n")
+    guest = linux(*sys.argv[1:2])
+    if len(sys.argv) > 2:
+        guest = Linux(Path(shutil.copy(guest.kernel, sys.argv[2])), Path(shutil.copy(guest.initrd, sys.argv[2])))
+    print(*debian.versions(), guest.kernel, guest.initrd, guest.args, sep="\n")
