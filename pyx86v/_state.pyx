@@ -9,7 +9,7 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
-from pyx86v.engine.census cimport census_rows
+from pyx86v.engine.census cimport census_rows, census_sites
 from pyx86v.engine.snapshot cimport engine_fpu_image
 from pyx86v.engine.engine cimport engine_changed_memory
 from pyx86v.engine.worlds cimport worlds_book
@@ -174,6 +174,11 @@ cdef class MachineState:
     def census(self):
         """What an audit counted (engine/census.pyx says what the keys mean); empty without audit."""
         return census_rows(&self.e.world.census)
+
+    @property
+    def census_sites(self):
+        """The same by address: [{mnemonic, class, traps, address, count}]; empty without audit."""
+        return census_sites(&self.e.world.census)
 
     @property
     def console(self):

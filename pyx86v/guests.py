@@ -150,5 +150,5 @@ def _same(name):
     return property(lambda guest: guest._ask(lambda machine: getattr(machine, name)), doc=f"Machine.{name} of this guest.")
 
 
-for _name in ("registers", "events", "exits", "shadow", "holes", "hole_sites", "census", "guest_time"):
+for _name in ("registers", "events", "exits", "shadow", "holes", "hole_sites", "census", "census_sites", "guest_time"):
     setattr(Guest, _name, _same(_name))

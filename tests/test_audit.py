@@ -80,8 +80,8 @@ def physical(machine, r, at):
 
 
 def stepped(machine, steps):
-    """{(mnemonic, mode, ring): [count, first address]} of the instructions that retire in so many steps."""
-    found = {}
+    """{(mnemonic, mode, ring): [count, first address]} and {(mnemonic, address): count} of the instructions that retire in so many steps."""
+    found, sites = {}, {}
     for _ in range(steps):
         before, r = machine.instructions, machine.registers
         at = (r["rip"] + r["cs"][1]) & (0xFFFFFFFF if not r["efer"] >> 10 & 1 else ~0)
@@ -91,9 +91,10 @@ def stepped(machine, steps):
         name = name_of(insn) if insn and machine.instructions > before else None
         if name:
             found.setdefault((name, *place_of(r)), [0, at])[0] += 1
+            sites[name, at] = sites.get((name, at), 0) + 1
         if stop.reason.name != "LIMIT":
             break
-    return found
+    return found, sites
 
 
 def counted(machine):
@@ -109,15 +110,31 @@ def test_census_is_what_stepping_finds(rom, start, steps, engine):
     for each in (other, machine):
         each.run(max_instructions=start)
     assert machine.instructions == other.instructions
-    before = counted(machine)
-    expected = stepped(other, steps)
+    before, sites_before = counted(machine), counted_sites(machine)
+    expected, expected_sites = stepped(other, steps)
     machine.run(max_instructions=max(other.instructions - machine.instructions - 1000, 0))
     while machine.instructions < other.instructions:
         machine.step()
     found = {key: [count - before.get(key, [0])[0], at if key not in before else expected.get(key, [0, 0])[1]]
              for key, (count, at) in counted(machine).items() if count != before.get(key, [0])[0]}
     assert found == expected and len(expected) > 9
+    sites = {key: count - sites_before.get(key, 0) for key, count in counted_sites(machine).items()}
+    assert {key: count for key, count in sites.items() if count} == expected_sites
 
+
+def counted_sites(machine):
+    return {(row["mnemonic"], row["address"]): row["count"] for row in machine.census_sites}
+
+
+def test_more_sites_than_there_is_room_for(tmp_path):
+    """6000 CLIs in a row, 4096 places: what is found no place for is counted together."""
+    (tmp_path / "kernel").write_bytes(images.multiboot_elf(code=b"\xFA" * 6000 + bytes.fromhex("e6f4ebfe"), size=0x2000))
+    machine = Machine(memory=2 << 20, audit=True)
+    machine.load(tmp_path / "kernel")
+    machine.run(max_instructions=6000)
+    *sites, rest = machine.census_sites
+    assert rest["address"] is None and rest["count"] == 6000 - len(sites) and len(sites) > 3000
+    assert all(row["count"] == 1 and row["address"] >= 0x10000C for row in sites)
 
 # Equal everywhere
 
@@ -134,6 +151,10 @@ def test_equal_under_every_style_and_engine_and_nothing_else_changes(rom):
             assert machine.digest() == plain.digest() and machine.instructions == plain.instructions
             first = first or machine.census
             assert machine.census == first and first
+            totals = {}
+            for row in machine.census_sites:
+                totals[row["mnemonic"]] = totals.get(row["mnemonic"], 0) + row["count"]
+            assert totals == {name: sum(row["count"] for row in first if row["mnemonic"] == name) for name in totals}
 
 
 def test_an_audit_changes_no_count():

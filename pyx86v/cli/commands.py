@@ -6,7 +6,7 @@ from dataclasses import replace
 import click
 
 from pyx86v.cli import guests, session
-from pyx86v.cli.options import Output, shared, styles
+from pyx86v.cli.options import SYMBOLS, Output, shared, styles
 from pyx86v.report import census
 from pyx86v.report import json as report
 from pyx86v.report import tables
@@ -36,6 +36,16 @@ def write_json(value, target):
             file.write(report.dumps(value))
 
 
+def named(sites, symbols):
+    """The sites, each with its "symbol" if --symbols was given."""
+    return [{**site, "symbol": symbols.name(site["address"] or 0)} for site in sites] if symbols else sites
+
+
+def name_end(result, symbols):
+    """The result; where its end says an address, with a name behind it."""
+    return {**result, "end": {**result["end"], "detail": symbols.add_to(result["end"]["detail"])}} if symbols else result
+
+
 def hertz(profile):
     from pyx86v.cost.profile import load_profile
     return load_profile(profile).frequency_hz
@@ -46,8 +56,9 @@ def hertz(profile):
 @SEVERAL
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
+@SYMBOLS
 @shared
-def run(guest, several, style, quiet, options):
+def run(guest, several, style, quiet, symbols, options):
     """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
     GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
@@ -63,7 +74,7 @@ def run(guest, several, style, quiet, options):
     """
     found = find_guests(guest, several)
     machine = session.start(found, style, options)
-    result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
+    result = name_end(session.run(machine, found, options, None if options.json == "-" else sys.stdout), symbols)
     if not quiet and options.json != "-":
         parts = [tables.ledger_table(result), tables.counts_table(result)]
         if any(row["count"] for row in result["exits"].values()):
@@ -71,7 +82,7 @@ def run(guest, several, style, quiet, options):
         if result["guests"]:
             parts.insert(0, tables.guests_table(result))
         if machine.hole_sites:
-            parts.append(tables.holes_table(machine.hole_sites))
+            parts.append(tables.holes_table(named(machine.hole_sites, symbols)))
         tables.show("", tables.summary([result], hertz(result["profile"])), *parts)
     write_json(result, options.json)
     return report.exit_status(result)
@@ -142,8 +153,9 @@ def show_comparison(results):
 @click.command(short_help="Run a guest: its exits, as perf kvm stat shows them.")
 @GUEST
 @click.option("--style", metavar="STYLE", default="vmx+ept", show_default=True, help="A style that has exits.")
+@SYMBOLS
 @shared
-def exits(guest, style, options):
+def exits(guest, style, symbols, options):
     """Run one GUEST and show its exits as `perf kvm stat report` does.
 
     Times are modelled cycles at the profile's clock, from the exit to the end of the entry.
@@ -154,7 +166,7 @@ def exits(guest, style, options):
       pyx86v exits bzImage --initrd initrd.cpio --max-cycles 5e9
     """
     found = guests.find(guest)
-    result = session.run(session.start(found, style, options), found, options)
+    result = name_end(session.run(session.start(found, style, options), found, options), symbols)
     if options.json != "-":
         click.echo(tables.perf_kvm_stat(result, hertz(result["profile"])))
     write_json(result, options.json)
@@ -164,11 +176,12 @@ def exits(guest, style, options):
 @click.command(short_help="Run a guest: which sensitive instructions it executes.")
 @GUEST
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="Any style; under --clock instructions all count the same.")
+@SYMBOLS
 @shared
-def audit(guest, style, options):
+def audit(guest, style, symbols, options):
     """Run one GUEST and count its sensitive instructions, by instruction, ring, and whether they trap outside ring 0.
 
-    The classes are Popek and Goldberg's, the seventeen Robin and Irvine's; the last lines say whether trap and emulate
+    The table of sites shows the ten addresses that executed most.  The classes are Popek and Goldberg's, the seventeen Robin and Irvine's; the last lines say whether trap and emulate
     could run what this guest executed.
 
     \b
@@ -178,13 +191,13 @@ def audit(guest, style, options):
     """
     found = guests.find(guest)
     machine = session.start(found, style, options, audit=True)
-    result = session.run(machine, found, options)
-    counted = machine.census
+    result = name_end(session.run(machine, found, options), symbols)
+    counted, sites = machine.census, named(machine.census_sites, symbols)
     judged = census.judge(counted)
     if options.json != "-":
         tables.show("", tables.summary([result], hertz(result["profile"])), tables.census_table(counted),
-                    tables.classes_table(judged["classes"]), *census.verdict(judged))
-    write_json({**result, "census": counted, "audit": judged}, options.json)
+                    tables.sites_table(sites), tables.classes_table(judged["classes"]), *census.verdict(judged))
+    write_json({**result, "census": counted, "sites": sites, "audit": judged}, options.json)
     return report.exit_status(result)
 
 

@@ -90,6 +90,19 @@ SHARED = (
 )
 
 
+class SymbolFile(click.ParamType):
+    """A file with the guest's symbols, as report.symbols.Symbols."""
+    name = "file"
+
+    def convert(self, value, param, ctx):
+        from pyx86v.report import symbols
+        return value if isinstance(value, symbols.Symbols) else symbols.load(value)
+
+
+SYMBOLS = click.option("--symbols", type=SymbolFile(), metavar="FILE", help="Names for addresses: System.map, /proc/kallsyms, "
+                       "an ELF file's symbols, or Linux's vmlinux.  The kernel needs `nokaslr`.")
+
+
 def shared(command):
     """Decorator: the options every command that runs a guest takes, handed over as one Options."""
     names = [option for option in Options.__dataclass_fields__]

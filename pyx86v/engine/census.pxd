@@ -13,6 +13,7 @@ from pyx86v.engine.ops cimport env_cpl
 from pyx86v.engine.state cimport *
 
 cdef list census_rows(const Census* c)
+cdef list census_sites(const Census* c)
 
 cdef inline bint census_wants(Engine* e, const BlockRecord* r) noexcept nogil:
     """Does the block contain a sensitive instruction (and is there an audit)?"""
@@ -24,6 +25,20 @@ cdef inline bint census_wants(Engine* e, const BlockRecord* r) noexcept nogil:
             return True
     return False
 
+cdef inline uint64_t* site_count(Census* c, uint64_t address, uint64_t number) noexcept nogil:
+    """The count of the instruction at an address: open addressing, and no place is ever given up, so each is found again."""
+    cdef uint64_t hash = (address + number) * 0x9E3779B97F4A7C15ULL >> 32        # Knuth's multiplicative hashing
+    cdef CensusSite* s
+    cdef int i
+    for i in range(CENSUS_PROBES):
+        s = &c.site[(hash + <uint64_t>i) & (CENSUS_SITES - 1)]
+        if s.number == 0:
+            s.address = address
+            s.number = number
+        if s.address == address and s.number == number:
+            return &s.count
+    return &c.unplaced
+
 cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int end, int sign) noexcept nogil:
     """Count (sign 1) or uncount (-1) the instructions first..end-1 of the block that was counted last.
 
@@ -33,15 +48,18 @@ cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int en
     cdef const InsnMark* m = &e.marks[r.first_mark]
     cdef uint64_t mode = e.world.census.mode
     cdef uint64_t* count
+    cdef uint64_t address
     cdef int i, number
     for i in range(first, end):
         number = m[i].flags >> MARK_SENSITIVE
         if not number:
             continue
         count = &census.count[number][mode]
+        address = r.pc + (m[i - 1].end if i else 0)
         if count[0] == 0:
-            census.first[number][mode] = r.pc + (m[i - 1].end if i else 0)
+            census.first[number][mode] = address
         count[0] += <uint64_t>sign
+        site_count(census, address, number)[0] += <uint64_t>sign
 
 cdef inline void census_block(Engine* e, const BlockRecord* r) noexcept nogil:
     """A block was booked and is about to run.  No instruction but the last of a block changes mode or ring."""

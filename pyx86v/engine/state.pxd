@@ -73,10 +73,21 @@ cdef enum CensusMode:    # where an instruction ran
     CENSUS_V86 = 9
     CENSUS_MODES = 10
 
+cdef enum:
+    CENSUS_SITES = 4096  # a power of two; a Linux boot has about a thousand,
+    CENSUS_PROBES = 16   # each within so many of where its hash points
+
+ctypedef struct CensusSite:
+    uint64_t address     # linear
+    uint64_t count       # 0: free, or of an instruction that was taken back
+    uint64_t number      # arch/sensitive.pxd; 0: free
+
 ctypedef struct Census:  # the sensitive instructions that retired (census.pxd), by number (arch/sensitive.pxd)
     uint64_t count[MAX_SENSITIVE][CENSUS_MODES]
     uint64_t first[MAX_SENSITIVE][CENSUS_MODES]      # linear address of the first one
     uint64_t mode        # of the block that was counted last
+    CensusSite site[CENSUS_SITES]
+    uint64_t unplaced    # executions of instructions that found no place among them
 
 ctypedef struct World:   # saved: one guest of the machine
     uint32_t vcpu_count

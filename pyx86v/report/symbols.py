@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from pyx86v.boot import BootError
-from pyx86v.boot.image import read_file
+from pyx86v.boot.image import GIB, read_file
 
 MAP_LINE = re.compile(rb"([0-9a-f]{8,16}) ([A-Za-z?]) ([^\s]+)")
 FURTHEST = 1 << 20              # no function is longer: beyond it an address has no name
@@ -24,23 +24,43 @@ LARGEST_TOKENS, LARGEST_TABLE = 0x4000, 1 << 24     # bytes
 
 
 class Symbols:
-    """Functions and other symbols by address; empty when made of nothing."""
+    """Functions and other symbols by address; empty when made of nothing.
+
+    above_physical: Linux's image starts at an address that is 1 GiB-aligned but for its physical address (0 for others).
+    """
 
     def __init__(self, pairs=()):
         """`pairs` are (address, name); of several names for one address the last wins."""
         table = dict(sorted(pairs, key=lambda pair: pair[0]))
-        self.addresses, self.names = list(table), list(table.values())
+        text = next((address for address, name in table.items() if name in ("_text", "_stext")), 0)
+        self.above_physical = text - text % GIB
+        self.addresses = [address for address in table if address >= self.above_physical]      # below it are offsets of per-CPU data
+        self.names = [table[address] for address in self.addresses]
 
     def __len__(self):
         return len(self.names)
 
     def name(self, address):
-        """"symbol+0x12" for an address inside or behind a symbol, "" where none is near."""
+        """"symbol+0x12" for an address inside or behind a symbol, "" where none is near.
+
+        An address of Linux's first steps, on tables that map memory to itself, is named too: "symbol+0x12 (physical)".
+        """
+        name = self.exact(address)
+        if name or not self.above_physical:
+            return name
+        name = self.exact(address + self.above_physical) if address < GIB else ""
+        return name and f"{name} (physical)"
+
+    def exact(self, address):
         at = bisect_right(self.addresses, address) - 1
         if at < 0 or address - self.addresses[at] >= FURTHEST:
             return ""
         offset = address - self.addresses[at]
         return f"{self.names[at]}+{offset:#x}" if offset else self.names[at]
+
+    def add_to(self, text):
+        """The text with a name behind each "at 0x..."."""
+        return re.sub(r"\bat (0x[0-9a-f]+)", lambda match: f"{match[0]} <{name}>" if (name := self.name(int(match[1], 16))) else match[0], text)
 
 
 def load(path):

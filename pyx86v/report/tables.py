@@ -121,9 +121,18 @@ def guests_table(result):
 
 def holes_table(sites):
     """Sensitive instructions that did not trap, by address."""
-    rows = table("hole", "address", "count", "effective")
+    rows = table("hole", "address", "count", "effective", "symbol")
     for site in sites:
-        rows.add_row(site["mnemonic"], f"{site['address']:#x}", number(site["count"]), number(site["effective"]))
+        rows.add_row(site["mnemonic"], f"{site['address']:#x}", number(site["count"]), number(site["effective"]), site.get("symbol", ""))
+    return rows
+
+
+def sites_table(sites, most=10):
+    """Where the sensitive instructions are that a guest executed most."""
+    rows = table("site", "address", "count", "traps", "symbol")
+    for site in sorted(sites, key=lambda site: -site["count"])[:most]:
+        rows.add_row(label(site["mnemonic"]), "elsewhere" if site["address"] is None else f"{site['address']:#x}", number(site["count"]),
+                     "yes" if site["traps"] else "no", site.get("symbol", ""))
     return rows
 
 
