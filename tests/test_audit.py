@@ -133,8 +133,8 @@ def test_more_sites_than_there_is_room_for(tmp_path):
     machine.load(tmp_path / "kernel")
     machine.run(max_instructions=6000)
     *sites, rest = machine.census_sites
-    assert rest["address"] is None and rest["count"] == 6000 - len(sites) and len(sites) > 3000
-    assert all(row["count"] == 1 and row["address"] >= 0x10000C for row in sites)
+    assert rest["address"] is None and rest["count"] == sum(row["count"] for row in machine.census) - len(sites) > 1000
+    assert len(sites) > 3000 and all(row["count"] == 1 and row["address"] >= 0x10000C for row in sites)
 
 # Equal everywhere
 

@@ -118,7 +118,7 @@ def table_before(data, end, base, tokens):
     at = data.rfind(base, lowest, end)
     while at >= 0:
         number = int.from_bytes(data[at + size:at + 2 * size], "little")
-        if LEAST <= number <= MOST and 4 * number < at:
+        if LEAST <= number <= MOST and 4 * number + size <= at:
             names = names_at(data, at + 2 * size, number, tokens)
             if names:
                 return list(zip(addresses_before(data, at, base, number), names))
