@@ -70,7 +70,7 @@ def random_orders(chance):
 
 
 def escapes(machine):
-    """What is held of RAM that is not the holder's: [(world, address, bytes)]."""
+    """What is held of RAM that is not the holder's: [(kind, world, address, bytes)]; and what of the engine's the model does not hold."""
     found = machine._worlds()
     bad = []
     for kind in ("pages", "tables"):
@@ -81,7 +81,7 @@ def escapes(machine):
             own = first <= at and at + size <= end or rom <= at and at + size <= rom_end
             if not (own or kind == "tables" and end <= at < rom):    # shadow tables lie in the monitor's memory
                 bad.append((kind, world, hex(at), size))
-    return bad
+    return bad + [("beyond the model", hex(at), side) for at, side in found["beyond"]]
 
 
 @settings(max_examples=8, deadline=None, phases=[Phase.generate])       # a smaller seed is no smaller case

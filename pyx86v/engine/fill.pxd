@@ -19,7 +19,7 @@ from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport spend
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
-from pyx86v.engine.softtlb cimport page_drop, page_set, soft_drop, soft_set
+from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.mmu cimport *
@@ -34,20 +34,14 @@ cdef enum:
     FILL_RETRIES = 8     # violations and hidden faults that a monitor may repair for one access
 
 cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
-    """Invariant 1: what the model evicted leaves the engine, if it belongs to the running context."""
+    """Invariant 1: what the model evicted leaves the engine, or is noted for the world whose it was (kept.pxd)."""
     cdef uint32_t i
-    cdef uint64_t gva
     for i in range(t.n_evicted):
-        if t.evicted[i].shift != PAGE_SHIFT:
-            tlb_flush_x86_64(e.cpu)          # up to 512 small pieces
+        if t.evicted[i].asid == walked(e.vcpu).asid:
+            evict_page(e.cpu, &t.evicted[i], e.portable)
         else:
-            gva = t.evicted[i].gva
-            if gva >> 47:
-                gva |= 0xffff000000000000ULL
-            if t.evicted[i].side == SIDE_D and not e.portable:
-                soft_drop(e.env, gva)
-            else:
-                page_drop(e.cpu, gva)
+            e.evicted[e.evictions % EVICT_LOG] = t.evicted[i]
+            e.evictions += 1
 
 cdef inline void frame_drop_code(Engine* e, uint64_t frame) noexcept nogil:
     """Forget the translated code of a frame and every mapping that could run it."""

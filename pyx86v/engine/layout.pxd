@@ -18,6 +18,7 @@ cdef extern from *:
     extern void tlb_set_page_x86_64(void *cpu, uint64_t va, uint64_t pa, int prot, int mmu_idx, uint64_t size);
     extern void tlb_flush_page_x86_64(void *cpu, uint64_t va);
     extern void tlb_flush_x86_64(void *cpu);
+    extern void tlb_init_x86_64(void *cpu);
     extern void raise_exception_err_ra_x86_64(void *env, int vector, int error, uintptr_t ra) __attribute__((noreturn));
     extern void raise_exception_err_x86_64(void *env, int vector, int error) __attribute__((noreturn));
     extern void cpu_loop_exit_noexc_x86_64(void *cpu) __attribute__((noreturn));
@@ -50,6 +51,7 @@ cdef extern from *:
     void tlb_set_page_x86_64(void* cpu, uint64_t va, uint64_t pa, int prot, int mmu_idx, uint64_t size) noexcept nogil
     void tlb_flush_page_x86_64(void* cpu, uint64_t va) noexcept nogil
     void tlb_flush_x86_64(void* cpu) noexcept nogil
+    void tlb_init_x86_64(void* cpu) noexcept nogil
     void raise_exception_err_ra_x86_64(void* env, int vector, int error, uintptr_t ra) noexcept nogil
     void raise_exception_err_x86_64(void* env, int vector, int error) noexcept nogil
     void cpu_loop_exit_noexc_x86_64(void* cpu) noexcept nogil
@@ -87,6 +89,7 @@ cdef enum:                     # struct uc_struct
 cdef enum:                     # CPUState
     CPU_NEXT_CFLAGS = 0x18     # u32: how the next block is translated; its low 15 bits limit the instructions
     CPU_ENV = 0x128
+    CPU_CLUSTER = 0x8194       # u32: goes into bits 31:24 of the cflags of what is translated and looked for
     CPU_EXCEPTION_INDEX = 0x81a0
     CPU_CLASS = 0x81b0
     CLASS_TLB_FILL = 9         # in pointers, from the class object
@@ -168,6 +171,9 @@ cdef enum:                     # hflags
     HF2_GIF = 1
 
 cdef enum:                     # CPUTLB, below CPUX86State
+    ENV_SOFT = -0x890          # all of it
+    SOFT_BYTES = 0x880
+    SOFT_WORDS = 0x110
     ENV_SOFT_DIRTY = -0x890    # u16: privileges that have entries
     ENV_SOFT_DESC = -0x870     # CPUTLBDesc of each privilege
     SOFT_DESC_SIZE = 0x2b8

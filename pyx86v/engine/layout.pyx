@@ -168,10 +168,11 @@ cdef str check_block(uc_engine* uc):
     if uc_mem_map(uc, 0x10000, 4096, UC_PROT_ALL) or uc_mem_write(uc, 0x10000, code, 4096):
         return "memory"
     uc_hook_add(uc, &h, UC_HOOK_BLOCK, <void*>see_block, NULL, 1, 0)
+    env_u32(uc_cpu(uc), CPU_CLUSTER)[0] = 5
     uc_emu_start(uc, 0x10000, 0, 0, 0)
     if not 0 < (<int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS))[0] < TCG_OPS_FULL:
         return "TCGContext.nb_ops"
-    if SEEN_SIZE != 4 or SEEN_COUNT != 4 or SEEN_CFLAGS & 0x7fff:
+    if SEEN_SIZE != 4 or SEEN_COUNT != 4 or SEEN_CFLAGS & 0xff007fff != 5 << 24:
         return f"TranslationBlock (size {SEEN_SIZE}, instructions {SEEN_COUNT})"
     return None
 

@@ -260,4 +260,5 @@ cdef str snapshot_apply(Worlds* w, dict sections):
         worlds_book(w)
         w.seat[0].standing.left = busy(e)
     world_stand(w, w.plan.front)
+    tlb_flush_x86_64(e.cpu)
     return None

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT, gva_t, hpa_t
 from pyx86v.engine.layout cimport *
-from pyx86v.mmu.state cimport PROT_R, PROT_W, PROT_X
+from pyx86v.mmu.state cimport Evicted, PROT_R, PROT_W, PROT_X, SIDE_D
 from pyx86v.mmu.tlb cimport lowest_bit
 
 cdef extern from *:
@@ -132,3 +132,16 @@ cdef inline void page_drop(void* cpu, gva_t page) noexcept nogil:
     """Take a page out of all tables, and what the jump cache knows of it."""
     tlb_flush_page_x86_64(cpu, page)
     soft_bound_count(cpu_env(<char*>cpu))
+
+cdef inline void evict_page(void* cpu, const Evicted* v, bint portable) noexcept nogil:
+    """What the model evicted leaves the tables."""
+    cdef gva_t gva = v.gva
+    if v.shift != PAGE_SHIFT:
+        tlb_flush_x86_64(cpu)                # up to 512 small pieces
+        return
+    if gva >> 47:
+        gva |= 0xffff000000000000ULL
+    if v.side == SIDE_D and not portable:
+        soft_drop(cpu_env(<char*>cpu), gva)
+    else:
+        page_drop(cpu, gva)

@@ -15,6 +15,7 @@ from pyx86v.engine.uc cimport uc_engine
 from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow_state cimport Shadow
+from pyx86v.mmu.state cimport Evicted
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -62,6 +63,8 @@ cdef enum:
     PAGE_CODE = 1        # translated code, mapped without write permission,
     PAGE_MIXED = 2       # both: the engine watches each store
     MAX_PAGE_FLIPS = 8
+
+    EVICT_LOG = 256      # evictions of other worlds' translations that are remembered
 
     MAX_VCPUS = 1        # of one guest
     SPARE_BYTES = 4 * 4096   # mapped behind RAM for the engine alone (configure.pyx)
@@ -165,6 +168,8 @@ ctypedef struct Engine:
     bint stepping        # run one instruction
     bint step_next       # the next block is that one, and no restart
     int resuming         # one instruction is to run with RF set (breakpoints.pxd)
+    uint64_t evictions   # of translations of worlds that were not in front, so far,
+    Evicted evicted[EVICT_LOG]   # the last of them, number n at n % EVICT_LOG (kept.pxd)
     bint gives_way       # there are other worlds: HLT ends this one's turn (worlds.pxd)
     int (*poll)(void* owner) noexcept nogil      # 0, or stop: a Python signal handler raised
     int (*py_port)(void* owner, Event* e) noexcept nogil   # 1 when a Python device took it

@@ -7,8 +7,7 @@ pointers a copy of `Guest`, everything else of it lies in its `World` and in its
 runs of the engine, at a block boundary, exactly where a run that a limit stopped goes on.
 
 Invariants
-1. The engine's soft TLB is empty after a switch.  What it fills then is the modelled TLB's, for the context
-   of the world in front, whose window is that world's own.
+1. Each world has a soft TLB of its own (kept.pxd), a subset of what the modelled TLB holds for it when it is in front.
 2. A tag (ASID, VPID) belongs to one world in one generation.  Tag 0 (native, and everything where the TLB is not
    tagged) is flushed when it changes hands (`world_tag`).
 3. A breakpoint of the engine's belongs to the world in front: they are lifted and set again at a switch, since
@@ -21,6 +20,7 @@ from pyx86v.cost.ledger cimport IDLE
 from pyx86v.devices.sinks cimport Sinks
 from pyx86v.engine.account cimport Account, account_book, account_now
 from pyx86v.engine.breakpoints cimport breakpoints_arm
+from pyx86v.engine.kept cimport Kept, kept_catch_up, kept_exchange
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport Guest, Style
@@ -63,12 +63,15 @@ ctypedef struct Seat:        # one world beside the engine
     uint64_t breakpoints[MAX_BREAKPOINTS]
     int breakpoint_count
     bint has_exit_hook
+    bint look_first          # as in Engine
+    Kept kept
     uint8_t py_ports[8192]   # bitmap of ports that belong to Python devices
 
 ctypedef struct Worlds:
     Schedule plan
     Seat* seat
     Engine* engine
+    uint32_t held            # number of the world whose soft TLB the engine has
 
 cdef Worlds* worlds_new(Engine* e, uint32_t count) except NULL
 cdef void worlds_free(Worlds* w) noexcept
@@ -131,6 +134,7 @@ cdef inline void world_sit(Worlds* w) noexcept nogil:
     s.standing.open = e.current[0].flags & REC_TRANSFER != 0
     s.standing.left = busy(e)
     s.guest = e.guest
+    s.look_first = e.look_first
     s.has_exit_hook = e.has_exit_hook
     s.breakpoint_count = e.breakpoint_count
     memcpy(s.breakpoints, e.breakpoints, sizeof(uint64_t) * <size_t>e.breakpoint_count)
@@ -153,15 +157,18 @@ cdef inline void world_stand(Worlds* w, uint32_t i) noexcept nogil:
     e.vcpu.exit_started += busy(e) - s.standing.left
     s.standing.left = busy(e)
     e.current[0] = &e.open_end if s.standing.open else &e.closed_end
+    e.look_first = s.look_first
+    if i != w.held:
+        kept_exchange(e, &w.seat[w.held].kept, &s.kept, i)
+        kept_catch_up(e, &s.kept)
+        w.held = i
     world_forget(e)
     breakpoints_set(e)
 
 cdef inline void world_forget(Engine* e) noexcept nogil:
-    """Drop what the engine caches for the world before (invariant 1; why that changes nothing: snapshot.pyx)."""
+    """Drop what the engine remembers of the world before (why that changes nothing: snapshot.pyx)."""
     cdef int i
-    tlb_flush_x86_64(e.cpu)
     e.looked_up = NULL
-    e.look_first = False
     e.split_eip = <uint64_t>-1
     env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 0xffffffffU      # a block to be cut was the other world's
     if e.portable:                           # its records are found by address, and addresses have no world

@@ -7,15 +7,18 @@ jumps to the earliest event of all.  With one world the scheduler is not there: 
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from pyx86v.arch.types cimport PAGE_SHIFT
+from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT
 from pyx86v.cost.ledger cimport IDLE, SWITCH_TASK, UNITS_PER_CYCLE, WORLD_SWITCH, charge, charge_units
 from pyx86v.devices.platform cimport platform_next_event
 from pyx86v.devices.sinks cimport sinks_free, sinks_init
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.engine cimport engine_run
+from pyx86v.engine.kept cimport kept_env, kept_free, kept_make
 from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_victims
 from pyx86v.mmu.invalidate cimport INVVPID_ALL, mmu_flush_asid, mmu_invvpid
 from pyx86v.arch.ptes cimport FRAME_MASK
+from pyx86v.mmu.mmu cimport entry_hpa, level_find, mmu_enter
+from pyx86v.mmu.state cimport PagingContext, SIDE_D, SIDE_I
 from pyx86v.mmu.tlb cimport ARRAY_PDE, ARRAY_PDPTE, ARRAY_PML4E, TAG_NESTED, TLB_POOL
 from pyx86v.vmm.clock cimport INSTRUCTION_CYCLES, guest_time
 from pyx86v.vmm.guest cimport *
@@ -61,6 +64,8 @@ cdef void worlds_free(Worlds* w) noexcept:
         return
     for i in range(w.plan.count):
         sinks_free(&w.seat[i].sinks)
+        if i != w.held:
+            kept_free(&w.seat[i].kept)
         free(w.seat[i].world)
     free(w.seat)
     free(w)
@@ -75,6 +80,7 @@ cdef void worlds_connect(Worlds* w) noexcept:
     w.plan.zero_owner = MAX_WORLDS
     e.gives_way = w.plan.count > 1
     e.guest.sinks = &w.seat[0].sinks
+    env_u32(e.cpu, CPU_CLUSTER)[0] = 0
     for i in range(1, w.plan.count):
         s = &w.seat[i]
         s.guest = e.guest
@@ -84,6 +90,7 @@ cdef void worlds_connect(Worlds* w) noexcept:
         s.guest.sinks = &s.sinks
         s.guest.shadow = &s.world.shadow if s.style.shadow else NULL
         s.standing.open = True
+        kept_make(e, &s.kept)
         memcpy(s.standing.image, e.env, ENV_IMAGE_BYTES)
 
 # Tags ------------------------------------------------------------------------------------------
@@ -100,6 +107,7 @@ cdef void world_tag(Worlds* w) noexcept nogil:
         if w.plan.zero_owner != w.plan.front:
             if w.plan.zero_owner != MAX_WORLDS:
                 mmu_flush_asid(e.mmu, 0)
+            tlb_flush_x86_64(e.cpu)
             w.plan.zero_owner = w.plan.front
         return
     if s.generation == w.plan.generation and s.generation:
@@ -274,22 +282,39 @@ cdef int worlds_run(Worlds* w, bint step) noexcept nogil:
 
 # Looking ---------------------------------------------------------------------------------------
 
-cdef list soft_held(Engine* e):
-    """[(host address, bytes)] of the machine's RAM that the engine's soft TLB maps for the world in front."""
+cdef list soft_held(char* env, uint64_t ram_size):
+    """[(linear address, machine address, sides)] of the pages of the machine's RAM that a soft TLB maps; no side: for an
+    access that is over.  `env`: behind its tables."""
     cdef SoftEntry* s
     cdef char* desc
     cdef uint64_t i, slots, at
     cdef int mode
     found = []
     for mode in range(SOFT_MODES):
-        desc = e.env + ENV_SOFT_DESC + SOFT_DESC_SIZE * mode
-        fast = env_u64(e.env, ENV_SOFT_TABLE + SOFT_TABLE_SIZE * mode)
+        desc = env + ENV_SOFT_DESC + SOFT_DESC_SIZE * mode
+        fast = env_u64(env, ENV_SOFT_TABLE + SOFT_TABLE_SIZE * mode)
         slots = fast[0] // sizeof(SoftEntry) + 1
         for i in range(slots + soft_victims(desc)):
             s = &(<SoftEntry*>fast[1])[i] if i < slots else &(<SoftEntry*>(desc + SOFT_VICTIMS))[i - slots]
             at = s.read & s.write & s.code
-            if at != EMPTY and s.paddr < e.ram.size:
-                found.append((s.paddr & ~<uint64_t>0xfff, 4096))
+            if at != EMPTY and s.paddr < ram_size:
+                sides = ("d" if s.read & s.write != EMPTY else "") + ("i" if s.code != EMPTY else "")
+                found.append((at & ~<uint64_t>PAGE_MASK, s.paddr & ~<uint64_t>PAGE_MASK, "" if at & PAGE_MASK else sides))
+    return found
+
+
+cdef set soft_beyond_model(Engine* e):
+    """{(linear address, side)} of what the soft TLB in front holds and the modelled first level does not (kept.pxd)."""
+    cdef PagingContext* p = walked(e.vcpu)
+    cdef int at
+    found = set()
+    if p.mode or p.eptp:
+        mmu_enter(e.mmu, p)
+        for gva, hpa, sides in soft_held(e.env, e.ram.size):
+            for side in sides:
+                at = level_find(e.mmu, SIDE_I if side == "i" else SIDE_D, gva)
+                if at < 0 or hpa != e.void_page and entry_hpa(&e.mmu.tlb.entry[at], gva) >> PAGE_SHIFT != hpa >> PAGE_SHIFT:
+                    found.add((gva, side))
     return found
 
 
@@ -297,24 +322,27 @@ cdef dict worlds_held(Worlds* w):
     """Who could reach what of the machine's RAM now.
 
     memory   [(first, end, firmware, its end)] of each world: its window, and firmware; its monitor's memory lies between
-    pages    {(world, machine address, bytes)} of the pages that the modelled TLBs and the soft TLB hold
+    pages    {(world, machine address, bytes)} of the pages that the modelled TLBs and the soft TLBs hold
     tables   the same of the walk caches
+    beyond   {(linear address, side)} of what the soft TLB in front holds and the modelled TLB does not: nothing
     A modelled entry is the world's whose tag or nested root it carries, and -1's where no world has it.
     """
     cdef Engine* e = w.engine
     cdef uint32_t n
     cdef int i
-    owners, memory, tables = {}, [], set()
+    owners, memory, pages, tables = {}, [], set(), set()
     for n in range(w.plan.count):
         v = &w.seat[n].world.vcpu[0]
         root = v.paging.eptp & FRAME_MASK
-        for asid in (v.paging.asid, None) if root else (v.paging.asid,):
-            owners[asid, root] = n
+        if root:
+            owners[None, root] = owners[0, root] = n
+        if v.paging.asid and w.seat[n].standing.generation == w.plan.generation:
+            owners[v.paging.asid, root] = n
+        pages |= {(n, at, 4096) for _, at, _ in soft_held(e.env if n == w.held else kept_env(&w.seat[n].kept), e.ram.size)}
         p = &w.seat[n].world.window
         memory.append((p.base, p.base + p.size, p.rom_base, p.rom_base + p.rom_size))
     if w.plan.zero_owner < w.plan.count:
         owners[0, 0] = w.plan.zero_owner
-    pages = {(w.plan.front, at, size) for at, size in soft_held(e)}
     for i in range(TLB_POOL):
         if e.mmu.tlb.key[i]:
             entry = &e.mmu.tlb.entry[i]
@@ -324,4 +352,4 @@ cdef dict worlds_held(Worlds* w):
                 tables.add((owner, entry.pfn << PAGE_SHIFT, 4096))
             else:
                 pages.add((owner, entry.pfn << PAGE_SHIFT, 1 << entry.shift))
-    return {"memory": memory, "pages": pages, "tables": tables, "ones": e.void_page, "end": e.ram.size}
+    return {"memory": memory, "pages": pages, "tables": tables, "beyond": soft_beyond_model(e), "ones": e.void_page, "end": e.ram.size}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's soft TLB for each world: it stays as it is while another world is in front.
+
+A world has tables of its own; a switch exchanges the engine's descriptors of them (2 KB), so a world that comes back
+needs no refill of what the modelled TLB has kept for it.  The jump cache, from virtual address to translated code, is one for
+all: each entry and each translation carries the number of its world (CPUState.cluster_index), and no other finds it.
+
+Invariants
+1. What the model takes from a world that is not in front, its tables lose before it runs (`kept_catch_up`).  Evictions
+   by other worlds are in a log (`drop_evicted`, fill.pxd); after more of them than it holds, or after a flush that
+   is not of one tag, the tables are emptied.  A world that gets another tag, or tag 0 from another, empties them
+   itself (world_tag, worlds.pyx).
+2. Code and data of a world lie in frames that no other has, so page states and stores concern the tables in front alone.
+"""
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memmove
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.softtlb cimport evict_page
+from pyx86v.engine.state cimport EVICT_LOG, Engine
+from pyx86v.mmu.state cimport Evicted, FLUSH_ALL, FLUSH_INVEPT, FLUSH_INVVPID, Mmu
+from pyx86v.vmm.guest cimport walked
+
+ctypedef struct Kept:        # the soft TLB of a world that is not in front
+    uint64_t tables[SOFT_WORDS]
+    uint64_t evictions       # Engine.evictions when it sat,
+    uint64_t flushes         # and wide_flushes
+
+cdef inline uint64_t wide_flushes(const Mmu* m) noexcept nogil:
+    """Flushes that may be of more than the tag in front."""
+    return m.count.flushes[<int>FLUSH_ALL] + m.count.flushes[<int>FLUSH_INVEPT] + m.count.flushes[<int>FLUSH_INVVPID]
+
+cdef inline void kept_make(Engine* e, Kept* k) noexcept nogil:
+    """Empty tables for a world that has never run."""
+    cdef uint64_t own[SOFT_WORDS]
+    memcpy(own, e.env + ENV_SOFT, SOFT_BYTES)
+    tlb_init_x86_64(e.cpu)
+    memcpy(k.tables, e.env + ENV_SOFT, SOFT_BYTES)
+    memcpy(e.env + ENV_SOFT, own, SOFT_BYTES)
+
+cdef inline char* kept_env(Kept* k) noexcept nogil:
+    """Where the processor's state would lie if these tables were the engine's."""
+    return <char*>k.tables - ENV_SOFT
+
+cdef inline void kept_free(Kept* k) noexcept nogil:
+    """Of a world whose tables the engine does not hold: it frees those itself."""
+    cdef char* env = kept_env(k)
+    cdef int i
+    for i in range(SOFT_MODES):
+        free(<void*>env_u64(env, ENV_SOFT_TABLE + SOFT_TABLE_SIZE * i)[1])
+        free((<void**>(env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i + SOFT_IOTLB))[0])
+
+cdef inline void kept_exchange(Engine* e, Kept* leaves, Kept* comes, uint32_t number) noexcept nogil:
+    """Give the engine the tables of world `number`.  (Why memmove: image_copy in worlds.pxd.)"""
+    memmove(leaves.tables, e.env + ENV_SOFT, SOFT_BYTES)
+    leaves.evictions = e.evictions
+    leaves.flushes = wide_flushes(e.mmu)
+    memmove(e.env + ENV_SOFT, comes.tables, SOFT_BYTES)
+    env_u32(e.cpu, CPU_CLUSTER)[0] = number
+
+cdef inline void kept_catch_up(Engine* e, const Kept* k) noexcept nogil:
+    """The world has come to the front: drop what the model has taken from it meanwhile (invariant 1)."""
+    cdef const Evicted* v
+    cdef uint64_t i
+    cdef uint16_t asid = walked(e.vcpu).asid
+    if e.evictions - k.evictions > EVICT_LOG or k.flushes != wide_flushes(e.mmu):
+        tlb_flush_x86_64(e.cpu)
+        return
+    for i in range(k.evictions, e.evictions):
+        v = &e.evicted[i % EVICT_LOG]
+        if v.asid == asid:
+            evict_page(e.cpu, v, e.portable)
