@@ -150,6 +150,13 @@ def test_generations_of_tags():
             assert abs(flushes[1] - base - switches) <= 3
 
 
+def test_a_new_tag_comes_before_a_shadow_fault():
+    """The exit after it may come in the middle of a block, where the VM-entry checks have no flags to look at."""
+    machine = machine_with([("tenant", "vmx+shadow"), ("tenant", "svm+shadow")], quantum=1000, asids=1)
+    machine.run(max_instructions=80_000)
+    assert [guest.end for guest in machine.guests] == [None, None]
+
+
 def test_one_waits_while_the_other_runs():
     """Time in which one guest is halted is the other's, as far as that has work: together they take less than one after the other."""
     times = {}

@@ -11,7 +11,7 @@ from pyx86v.arch.types cimport *
 from libc.string cimport memset
 from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
-from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, read_quiet
+from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, page_is_held, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
 from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
@@ -162,13 +162,6 @@ cdef inline uint64_t env_eip_of(Engine* e, uint64_t pc) noexcept nogil:
     if env_bits(e.env) == 64:
         return pc
     return (pc - env_segment(e.env, 1).base) & 0xffffffffULL
-
-cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
-    """Does the modelled first level hold this code page (or is nothing modelled)?"""
-    cdef const PagingContext* p = walked(e.vcpu)
-    if p.mode == 0 and p.eptp == 0:
-        return True
-    return mmu_lookup(e.mmu, p, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
 
 cdef inline void records_reset(Engine* e) noexcept nogil:
     """No record.  Number 0 is never used: it stands at the end of each chain of the portable engine."""

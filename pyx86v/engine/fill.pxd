@@ -16,7 +16,7 @@ from pyx86v.arch.regs cimport SEG_CS, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W,
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnInfo, InsnMark, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
-from pyx86v.engine.budget cimport spend
+from pyx86v.engine.budget cimport grant, settle, spend
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
@@ -255,6 +255,13 @@ cdef inline int fetch_privilege(Engine* e) noexcept nogil:
     """Whose code is running: under SMEP the supervisor does not see the user's."""
     return USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
 
+cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
+    """Does the modelled first level hold this code page (or is nothing modelled)?"""
+    cdef const PagingContext* p = walked(e.vcpu)
+    if p.mode == 0 and p.eptp == 0:
+        return True
+    return mmu_lookup(e.mmu, p, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
+
 cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
     """Where running code lies: as the modelled first level has it, which the engine runs from even when the guest has
     changed its tables since; else as the tables say.  False: nowhere."""
@@ -342,16 +349,26 @@ cdef inline bint fill_is_plain(Engine* e, int prot) noexcept nogil:
     """May the page go into the soft TLB without the engine's help?  It watches stores to pages that may execute."""
     return not e.portable and prot & (PROT_W | PROT_X) != PROT_W | PROT_X
 
+cdef inline void exit_in_block(Engine* e) noexcept nogil:
+    """An exit in the middle of a block may have taken the code's page from the modelled TLB, as all do where it is not
+    tagged.  Blocks that are chained run without a lookup, so the next one makes it (invariant 3, blocks.pxd)."""
+    if e.current[0].count and not page_is_held(e, e.current[0].pc):
+        e.look_first = True
+        settle(e)
+        grant(e, 0)
+
 cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:
     """CPUClass.tlb_fill.  Either installs a translation or leaves through the guest's #PF (longjmp)."""
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
     cdef Translation t
     cdef uint64_t bytes = PAGE_SIZE
     cdef gva_t page = va & ~<uint64_t>PAGE_MASK
-    cdef uint64_t before = e.ledger.total
+    cdef uint64_t before = e.ledger.total, exits = e.vcpu.exit_total
     cdef int prot
     cdef int status = translate(e, va, size, access, mmu_idx, &t)
     spend(e, e.ledger.total - before)
+    if e.vcpu.exit_total != exits:
+        exit_in_block(e)
     if status == XLAT_OK:
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, mmu_idx)

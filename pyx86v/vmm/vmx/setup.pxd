@@ -177,7 +177,14 @@ cdef inline void use_vpid(Guest* g) noexcept nogil:
     g.cpu.flush(g.cpu)
 
 cdef inline void vmx_retag(Guest* g, int asid) noexcept nogil:
-    """Another VPID: the machine has several guests, and has seen to it that nothing carries this one."""
+    """Another VPID: the machine has several guests, and has seen to it that nothing carries this one.
+
+    The entry is part of the switch of worlds, where there is nothing else to check.  The next one may come in the middle
+    of a block (a shadow fault), where the engine has flags and RIP only in the block's translation: not a time for checks.
+    """
+    cdef Vmx* x = vmx_of(g)
+    cdef bint dirty = x.dirty
     vmwrite(g, VPID, <uint64_t>asid)
+    x.dirty = dirty
     g.vcpu.paging.asid = g.vcpu.hardware.asid = <uint16_t>asid
     g.cpu.flush(g.cpu)
