@@ -97,6 +97,15 @@ def test_blocks_across_pages(tmp_path, profile):
     assert worker(files, "--json") == [expected] * len(files) and len(files) > POINTS // 2
 
 
+@pytest.mark.parametrize("style", ["vmx+shadow", "svm+shadow"])
+def test_exits_in_a_block_that_drop_its_page(tmp_path, style):
+    """Without tags a shadow fault drops the code's page too: code that goes on is fetched again, as in the machine that comes back."""
+    options = {"style": style, "profile": "core2", "clock": "instructions"}
+    expected = whole("avoider", **options)
+    files = saved_at(machine_for("avoider", **options), (40_000, 100_000, 150_000), tmp_path)
+    assert worker(files, "--json") == [expected] * 3
+
+
 @pytest.mark.parametrize("name", ["minikernel", "itlb", "tlbreach"])
 @pytest.mark.parametrize("style, clock", MODES)
 def test_a_few_points_of_a_long_rom(tmp_path, name, style, clock):
