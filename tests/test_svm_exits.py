@@ -56,6 +56,7 @@ EXITS = [
     ("EXCEPTION", {"vector": 17, "has_error": True}, 0x51, "REFLECT", Price.EMUL_EXCEPTION),
     ("MMIO_READ", {"gpa": 0xfee00000, "size": 4}, NPF, "RESUME", Price.EMUL_MMIO),
     ("MMIO_WRITE", {"gpa": 0xfee00000, "size": 4}, NPF, "RESUME", Price.EMUL_MMIO),
+    ("TASK_SWITCH", {"value": 0x48}, 0x7d, "RESUME", Price.EMUL_DESCRIPTOR),
 ]
 
 
@@ -157,6 +158,10 @@ MOV = 1 << 63
     ("EPT_VIOLATION", {"gpa": 0x5678, "qualification": 1 << 33 | 7}, 1 << 33 | 7, 0x5678),
     ("EXCEPTION", {"vector": 17, "error": 0, "has_error": True}, 0, 0),
     ("CPUID", {}, 0, 0),
+    ("TASK_SWITCH", {"value": 0x48, "detail": 0, "address": 0x202}, 0x48, 0),
+    ("TASK_SWITCH", {"value": 0x50, "detail": 1, "address": 0x10202}, 0x50, 1 << 36 | 1 << 48),
+    ("TASK_SWITCH", {"value": 0x58, "detail": 2}, 0x58, 1 << 38),
+    ("TASK_SWITCH", {"value": 0x58, "detail": 3, "has_error": True, "error": 0x1234}, 0x58, 1 << 44 | 0x1234),
 ])
 def test_exit_information(kind, fields, info1, info2):
     b = machine()

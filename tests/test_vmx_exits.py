@@ -158,6 +158,8 @@ def test_vmx_instructions_need_protected_mode(mode, reason, exits):
     ("MMIO_WRITE", {"gpa": 0xb8000000, "size": 2}, 0x182),
     ("MMIO_READ", {"gpa": 0xb8000000, "size": 2}, 0x181),
     ("CPUID", {}, 0),
+    ("TASK_SWITCH", {"value": 0x48, "detail": 0}, 0x48),
+    ("TASK_SWITCH", {"value": 0x50, "detail": 3}, 0xc000_0050),
 ])
 def test_exit_qualification(kind, fields, qualification):
     b = bench()

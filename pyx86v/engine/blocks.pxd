@@ -7,6 +7,7 @@ entered, and may be chained to; so it takes the slow path every time, which look
 block after it looks its own page up, since that lookup may have evicted it.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from pyx86v.arch.decode cimport Insn, insn_decode
 from pyx86v.arch.types cimport *
 from libc.string cimport memset
 from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
@@ -76,6 +77,16 @@ cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* 
     if code[r.size - 1] == 0x9d:
         return True
     return env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
+
+cdef inline bint ends_far(Engine* e, const BlockRecord* r, const uint8_t* code) noexcept nogil:
+    """Far CALL, JMP or IRET outside IA-32e mode (the portable engine has one record for all modes)."""
+    cdef Insn d
+    if not e.marks[r.first_mark + r.count - 1].flags & MARK_CT or \
+            (env_u32(e.env, ENV_HFLAGS)[0] & HF_LMA and not e.portable):
+        return False
+    insn_decode(code + (e.marks[r.first_mark + r.count - 2].end if r.count > 1 else 0), env_bits(e.env), &d)
+    return d.map == 0 and (d.opcode == 0x9a or d.opcode == 0xea or d.opcode == 0xcf or
+                           (d.opcode == 0xff and not d.is_register and (d.reg & 7 == 3 or d.reg & 7 == 5)))
 
 cdef inline uint16_t code_mode(char* env) noexcept nogil:
     """What a translation depends on beside the address: 16, 32 or 64-bit code, and RF."""
@@ -151,8 +162,10 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.flags |= REC_RESTART | REC_SLOW
     if r is &e.lost or resume_flag(e) or census_wants(e, r):
         r.flags |= REC_SLOW
+    memset(code + size, 0, 32)               # the decoder of one instruction looks further
+    if ends_far(e, r, code):
+        r.flags |= REC_FAR | REC_SLOW
     if e.style.deprivileged:
-        memset(code + size, 0, 32)
         mark_holes(e, r, code)
     r.true_cost = pack(e, e.marks[r.first_mark + n - 1].units, <uint64_t>n)
     r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost

@@ -13,7 +13,9 @@ from pyx86v.engine.access cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_cpl, env_rflags, env_set_rflags, env_update_hflags
 from pyx86v.engine.breakpoints cimport RESUME_NOT
+from pyx86v.engine.descriptors cimport *
 from pyx86v.engine.state cimport *
+from pyx86v.engine.task cimport task_gate
 from pyx86v.vmm.guest cimport DELIVER_EXCEPTION, DELIVER_EXTERNAL, DELIVER_INT_N
 
 cdef enum:
@@ -22,14 +24,6 @@ cdef enum:
     GATE_TRAP16 = 7
     GATE_INT32 = 14
     GATE_TRAP32 = 15
-    SEG_PRESENT = 1 << 15
-    SEG_S = 1 << 12
-    SEG_CODE = 1 << 11
-    SEG_CONFORMING = 1 << 10
-    SEG_WRITABLE = 1 << 9
-    SEG_ACCESSED = 1 << 8
-    SEG_LONG = 1 << 21
-    SEG_BIG = 1 << 22
 
 ctypedef struct Attempt:         # one try to deliver
     int vector
@@ -37,53 +31,6 @@ ctypedef struct Attempt:         # one try to deliver
     bint has_error
     int kind                     # Delivery of vmm/guest.pxd
     uint64_t rip                 # to push
-
-ctypedef struct Descriptor:
-    uint32_t lo
-    uint32_t hi
-
-cdef inline bint fail(Fault* f, int vector, uint32_t error) noexcept nogil:
-    f.vector = vector
-    f.error = error
-    return False
-
-cdef inline uint64_t desc_base(const Descriptor* d) noexcept nogil:
-    return (d.lo >> 16) | (d.hi & 0xff) << 16 | (d.hi & 0xff000000U)
-
-cdef inline uint32_t desc_limit(const Descriptor* d) noexcept nogil:
-    cdef uint32_t limit = (d.lo & 0xffff) | (d.hi & 0xf0000)
-    return limit << 12 | 0xfff if d.hi & (1 << 23) else limit
-
-cdef inline bint desc_read(Engine* e, uint32_t selector, Descriptor* d, int vector, uint32_t ext, Fault* f) noexcept nogil:
-    """Read a descriptor from GDT or LDT; outside the table is `vector`(selector + ext)."""
-    cdef EnvSegment* t = env_segment(e.env, SEG_LDTR) if selector & 4 else env_segment(e.env, 8)
-    if (selector & 0xfff8) + 7 > t.limit or (selector & 4 and not t.flags & SEG_PRESENT):
-        return fail(f, vector, (selector & 0xfffc) | ext)
-    return read_system(e, t.base + (selector & 0xfff8), d, 8, f)
-
-cdef inline bint mark_accessed(Engine* e, uint32_t selector, Descriptor* d, Fault* f) noexcept nogil:
-    """Loading a segment sets the accessed bit of its descriptor, in memory too, when it is clear (SDM 3A 3.4.5.1)."""
-    cdef EnvSegment* t = env_segment(e.env, SEG_LDTR) if selector & 4 else env_segment(e.env, 8)
-    cdef uint8_t access
-    if d.hi & SEG_ACCESSED:
-        return True
-    d.hi |= SEG_ACCESSED
-    access = <uint8_t>(d.hi >> 8)
-    return write_system(e, t.base + (selector & 0xfff8) + 5, &access, 1, f)
-
-cdef inline void load_segment(Engine* e, int seg, uint32_t selector, const Descriptor* d) noexcept nogil:
-    cdef EnvSegment* s = env_segment(e.env, seg)
-    s.selector = selector
-    s.base = desc_base(d)
-    s.limit = desc_limit(d)
-    s.flags = d.hi & 0x00f0ff00U
-
-cdef inline void load_flat(Engine* e, int seg, uint32_t selector, uint64_t base, uint32_t limit, uint32_t flags) noexcept nogil:
-    cdef EnvSegment* s = env_segment(e.env, seg)
-    s.selector = selector
-    s.base = base
-    s.limit = limit
-    s.flags = flags
 
 # Real mode -----------------------------------------------------------------------------------
 
@@ -149,7 +96,7 @@ cdef inline bint gate_read(Engine* e, const Attempt* d, int width, uint32_t* gat
     if width == 16:
         if kind != GATE_INT32 and kind != GATE_TRAP32:
             return fail(f, VEC_GP, index)
-    elif kind != GATE_INT16 and kind != GATE_TRAP16 and kind != GATE_INT32 and kind != GATE_TRAP32:
+    elif kind != GATE_TASK and kind != GATE_INT16 and kind != GATE_TRAP16 and kind != GATE_INT32 and kind != GATE_TRAP32:
         return fail(f, VEC_GP, index)
     if d.kind == DELIVER_INT_N and <int>((gate[1] >> 13) & 3) < env_cpl(e.env):
         return fail(f, VEC_GP, index)
@@ -218,7 +165,11 @@ cdef inline bint deliver_protected(Engine* e, const Attempt* d, uint32_t ext, Fa
     cdef uint64_t ss_base
     cdef EnvSegment* ss = env_segment(e.env, SEG_SS)
     cdef uint64_t* rsp = env_u64(e.env, ENV_REGS) + RSP
-    if not gate_read(e, d, 8, gate, ext, f) or not code_target(e, gate[0] >> 16, ext, False, &code, &new_cpl, f):
+    if not gate_read(e, d, 8, gate, ext, f):
+        return False
+    if (gate[1] >> 8) & 0xf == GATE_TASK:
+        return task_gate(e, gate[0] >> 16, ext, d.rip, pushed_flags(e, d), d.has_error, d.error, f)
+    if not code_target(e, gate[0] >> 16, ext, False, &code, &new_cpl, f):
         return False
     if vm and new_cpl != 0:
         return fail(f, VEC_GP, ((gate[0] >> 16) & 0xfffc) | ext)
@@ -263,12 +214,6 @@ cdef inline bint deliver_protected(Engine* e, const Attempt* d, uint32_t ext, Fa
     env_u64(e.env, ENV_EIP)[0] = (gate[0] & 0xffff) | (gate[1] & 0xffff0000U if kind >= 8 else 0)
     set_cpl(e, new_cpl)
     return True
-
-cdef inline void set_cpl(Engine* e, int cpl) noexcept nogil:
-    """CPL lives in SS's DPL as the engine sees it."""
-    cdef EnvSegment* ss = env_segment(e.env, SEG_SS)
-    ss.flags = (ss.flags & ~<uint32_t>(3 << 13)) | <uint32_t>(cpl << 13)
-    env_update_hflags(e.env)
 
 # Long mode -----------------------------------------------------------------------------------
 
@@ -343,9 +288,6 @@ cdef inline bint contributory(int vector) noexcept nogil:
     """SDM 3A table 6-4."""
     return vector == VEC_DE or (VEC_TS <= vector <= VEC_GP)
 
-cdef inline bint has_error_code(int vector) noexcept nogil:
-    return vector == VEC_DF or (VEC_TS <= vector <= VEC_PF) or vector == VEC_AC
-
 cdef inline uint64_t pushed_flags(Engine* e, const Attempt* d) noexcept nogil:
     """RFLAGS as the frame gets it: a fault sets RF in it, but for #DB (SDM 3B 17.3.1.1).  #BP, #OF, #DF and #MC are no faults."""
     cdef uint64_t flags = env_rflags(e.env)
@@ -394,6 +336,9 @@ cdef inline bint deliver(Engine* e, Attempt* d) noexcept nogil:
         f.stop = False
         e.vcpu.depth = True
         e.vcpu.first_vector = d.vector
+        e.vcpu.first_kind = d.kind
+        e.vcpu.first_error = d.error
+        e.vcpu.first_has_error = d.has_error
         done = deliver_once(e, d, &f)
         e.vcpu.depth = False
         if done:

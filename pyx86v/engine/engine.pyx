@@ -24,12 +24,14 @@ from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.census cimport census_block
 from pyx86v.engine.deliver cimport *
+from pyx86v.engine.descriptors cimport has_error_code, load_flat, set_cpl
 from pyx86v.engine.hole cimport ring_hole
 from pyx86v.engine.fill cimport fill
 from pyx86v.engine.inline cimport *
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *
+from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.ports cimport *
@@ -38,6 +40,7 @@ from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
+from pyx86v.engine.task cimport FAR_FAULT, FAR_RUN, far_done, far_step, style_switch_task, task_possible
 from pyx86v.engine.uc cimport *
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
@@ -99,6 +102,17 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
         to_real(e)
     return False
 
+cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
+    """A block that ends in a far transfer: returns when the engine is to run it."""
+    cdef Fault f
+    cdef int done = far_step(e, r, &f)
+    if done == FAR_RUN:
+        return
+    if done == FAR_FAULT:
+        raise_fault(e, e.fault_rip, &f)
+        far_done(e)
+    leave_block(e, env_u64(e.env, ENV_EIP)[0])
+
 # The slow path of a block ---------------------------------------------------------------------
 
 cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
@@ -154,6 +168,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         e.vcpu.line_seen = False       # withdrawn before it could be taken
     if resume_flag(e) and not resume_one(e, r):
         leave_block(e, r.eip)
+    if r.flags & REC_FAR and task_possible(e):
+        far_transfer(e, r)
     if e.vcpu.interpreting and e.style.interpret(&e.guest, r.count) != 0:
         e.stopping = True
         leave_block(e, r.eip)
@@ -474,6 +490,7 @@ cdef void engine_attach(Engine* e) noexcept:
     e.guest.mmio = device_mmio
     e.guest.cpuid = cpuid_of_engine
     e.guest.read_linear = style_read_linear
+    e.guest.switch_task = style_switch_task
     engine_reset(e)
 
 cdef void engine_reset(Engine* e) noexcept:

@@ -10,55 +10,23 @@ Two instructions are none, but the engine does not let them trap in ring 1 as th
 outside ring 0, SDM 2A IRET), which enters virtual-8086 mode.  The monitor takes them before they run.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 from pyx86v.arch.decode cimport Insn, insn_decode
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.sensitive cimport *
 from pyx86v.arch.types cimport *
-from pyx86v.engine.deliver cimport Descriptor, desc_base, desc_limit, SEG_PRESENT
+from pyx86v.engine.descriptors cimport Descriptor, desc_base, desc_limit, SEG_PRESENT
 from pyx86v.cost.block cimport MARK_SENSITIVE
-from pyx86v.engine.intercept cimport fetch_insn, operand_address
+from pyx86v.engine.fill cimport fetch_privilege
+from pyx86v.engine.operands cimport fetch_insn, operand_address, read_data_quiet
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits, env_rflags
 from pyx86v.engine.ring cimport ring_step, to_virtual
 from pyx86v.engine.state cimport *
-from pyx86v.mmu.memory cimport ram_pointer
-from pyx86v.mmu.mmu cimport Translation, XLAT_OK, entry_hpa, mmu_lookup, mmu_translate_quiet
-from pyx86v.mmu.tlb cimport TlbEntry
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport *
 from pyx86v.vmm.trap.kinds cimport TRAP_IRET, TRAP_SEGMENT
 
 # Quiet reads ------------------------------------------------------------------------------------
-
-cdef inline bint read_data_quiet(Engine* e, gva_t gva, void* out, uint64_t n) noexcept nogil:
-    """Read what the guest would read, without charging, counting or filling.  False: it would fault."""
-    cdef Translation t
-    cdef const TlbEntry* held
-    cdef int privilege = USER if env_u32(e.env, ENV_HFLAGS)[0] & HF_CPL == 3 else SUPERVISOR
-    cdef uint64_t piece
-    cdef uint8_t* to = <uint8_t*>out
-    cdef uint8_t* p
-    cdef hpa_t at
-    while n:
-        piece = PAGE_SIZE - (gva & PAGE_MASK)
-        if piece > n:
-            piece = n
-        held = mmu_lookup(e.mmu, walked(e.vcpu), gva, ACCESS_READ, privilege)
-        if held is not NULL:
-            at = entry_hpa(held, gva)
-        elif mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_READ, privilege, True, &t) == XLAT_OK:
-            at = t.hpa + (gva & PAGE_MASK)
-        else:
-            return False
-        p = ram_pointer(&e.ram, at, piece)
-        if p is NULL:
-            return False
-        memcpy(to, p, piece)
-        to += piece
-        gva += piece
-        n -= piece
-    return True
 
 cdef inline uint64_t stack_top(Engine* e) noexcept nogil:
     """Linear address of the word that a POP would take."""
@@ -73,7 +41,7 @@ cdef inline bint selector_operand(Engine* e, const Insn* d, uint64_t rip, uint16
     if d.is_register:
         selector[0] = <uint16_t>env_u64(e.env, ENV_REGS)[d.rm]
         return True
-    return read_data_quiet(e, operand_address(e, d, rip), selector, 2)
+    return read_data_quiet(e, operand_address(e, d, rip), selector, 2, fetch_privilege(e))
 
 # What virtual ring 0 requires ----------------------------------------------------------------------
 
@@ -106,7 +74,7 @@ cdef inline bint selector_shows(Engine* e, int hole, uint16_t selector) noexcept
     cdef Descriptor d
     if selector & 0xfffc == 0 or (selector & 0xfff8) + 7U > limit or (selector & 4 and not r.ldtr.flags & SEG_PRESENT):
         return False
-    return not read_data_quiet(e, base + (selector & 0xfff8), &d, 8) or \
+    return not read_data_quiet(e, base + (selector & 0xfff8), &d, 8, fetch_privilege(e)) or \
         descriptor_shows(hole, d.hi, <int>r.cpl, selector & 3)
 
 cdef inline uint64_t popped_flags(Engine* e, uint64_t image) noexcept nogil:
@@ -133,7 +101,7 @@ cdef inline void compare_flags(Engine* e, int hole, Event* ev) noexcept nogil:
         ev.target = (ev.value & ~<uint64_t>(FL_IF | FL_IOPL)) | r.flags
     else:
         ev.value = ev.target = r.flags
-        if read_data_quiet(e, stack_top(e), &image, 2):
+        if read_data_quiet(e, stack_top(e), &image, 2, fetch_privilege(e)):
             ev.target = popped_flags(e, image)
 
 cdef inline void compare_tables(Engine* e, int hole, Event* ev) noexcept nogil:

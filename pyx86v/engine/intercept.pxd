@@ -12,9 +12,9 @@ from pyx86v.arch.decode cimport Insn, insn_decode, insn_offset
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.engine.access cimport *
-from pyx86v.engine.deliver cimport Descriptor, desc_base, desc_limit, desc_read, fail
-from pyx86v.engine.fill cimport read_quiet
+from pyx86v.engine.descriptors cimport Descriptor, desc_base, desc_limit, desc_read, fail
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.operands cimport *
 from pyx86v.engine.ops cimport env_bits, env_cpl
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
@@ -67,34 +67,6 @@ cdef inline void intercepts_on(Engine* e) noexcept nogil:
     env_u32(e.env, ENV_HFLAGS)[0] |= HF_GUEST
     env_u32(e.env, ENV_HFLAGS2)[0] |= HF2_GIF
 
-cdef inline uint64_t linear_rip(Engine* e, uint64_t rip) noexcept nogil:
-    return rip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + rip) & 0xffffffffULL
-
-cdef inline bint fetch_insn(Engine* e, uint64_t rip, Insn* d) noexcept nogil:
-    """Decode the instruction at `rip`, whose bytes the processor has already fetched and paid for.
-
-    The running block's record knows its host page; only an instruction near a page's end needs a translation.
-    """
-    cdef uint8_t code[32]
-    cdef uint64_t at = linear_rip(e, rip)
-    cdef const BlockRecord* r = e.current[0]
-    cdef const uint8_t* p
-    if r.pc <= at < r.pc + r.size and (at ^ r.pc) >> PAGE_SHIFT == 0 and at & PAGE_MASK <= PAGE_SIZE - 32 and r.frame != NO_FRAME:
-        p = ram_pointer(&e.ram, (r.frame << PAGE_SHIFT) + (at & PAGE_MASK), 32)
-        if p is not NULL:
-            return insn_decode(p, env_bits(e.env), d)
-    memset(code, 0, sizeof(code))
-    read_quiet(e, at, code, 15)
-    return insn_decode(code, env_bits(e.env), d)
-
-cdef inline uint64_t operand_address(Engine* e, const Insn* d, uint64_t rip) noexcept nogil:
-    """Linear address of a memory operand."""
-    cdef uint64_t off = insn_offset(d, e.ops.gpr, rip)
-    cdef EnvSegment* s = env_segment(e.env, d.segment)
-    if env_bits(e.env) == 64:
-        return off + (s.base if d.segment >= SEG_FS else 0)
-    return (off + s.base) & 0xffffffffULL
-
 cdef inline bint event_of_cr(Engine* e, int code, const Insn* d, Event* ev, Fault* f) noexcept nogil:
     """MOV CR, CLTS, LMSW: one intercept for all writers of CR0."""
     cdef uint16_t half = 0
@@ -120,14 +92,6 @@ cdef inline bint event_of_cr(Engine* e, int code, const Insn* d, Event* ev, Faul
             ev.reg = 8
         ev.value = e.ops.gpr[d.rm] if env_bits(e.env) == 64 else e.ops.gpr[d.rm] & 0xffffffffULL
     return True
-
-cdef inline int data_privilege(Engine* e) noexcept nogil:
-    """Privilege of the guest's own explicit data accesses now."""
-    if env_cpl(e.env) == 3:
-        return USER
-    if e.vcpu.paging.cr4 & CR4_SMAP and not env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
-        return SUPERVISOR_SMAP
-    return SUPERVISOR
 
 cdef inline bint event_of_msr(Engine* e, const Insn* d, Event* ev) noexcept nogil:
     ev.reg = <int>(e.ops.gpr[RCX] & 0xffffffffULL)

@@ -20,6 +20,7 @@ from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.operands cimport fetch_insn
 from pyx86v.engine.ops cimport env_cpl, env_update_hflags
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport *

@@ -25,6 +25,7 @@ cdef enum RecordFlags:
     REC_NEW = 8          # not decoded yet
     REC_STEPPED = 32     # portable: decoded for one step, to be decoded again
     REC_TWIN = 64        # portable: another record has the same address and size
+    REC_FAR = 128        # ends in a far transfer or IRET, which may switch tasks
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
     REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
     REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
@@ -103,6 +104,17 @@ ctypedef struct World:   # saved: one guest of the machine
     Census census        # of an audit
     uint8_t style_state[STYLE_STATE_BYTES]
 
+ctypedef struct TaskSwitch:
+    int source               # TASK_* of task.pxd
+    uint32_t selector        # of the new TSS,
+    uint32_t descriptor[2]   # and its descriptor
+    uint32_t ext             # EXT bit of error codes
+    uint64_t rip             # what the old task goes on with
+    uint64_t flags
+    bint has_error           # an error code is pushed in the new task
+    uint32_t error
+    bint switched            # the new task's registers are loaded
+
 ctypedef struct Engine:
     uc_engine* uc
     char* cpu            # CPUState
@@ -142,6 +154,7 @@ ctypedef struct Engine:
     hpa_t void_page          # a page of all ones, executed when the guest jumps into a hole
     uint64_t vmcb_page       # what the engine believes is its VMCB, for the MSR bitmap pointer
     uint64_t fault_rip   # the instruction at which a fault during delivery is reported
+    TaskSwitch task      # the task switch that is being made (task.pxd)
     uint64_t stray       # the non-canonical address of the data access that has just raised #GP, or 0
     uint64_t mmio_rip
     uint64_t mmio_gva

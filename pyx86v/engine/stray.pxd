@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from pyx86v.arch.decode cimport Insn, uses_stack
 from pyx86v.arch.regs cimport SEG_SS, VEC_GP, VEC_SS
 from pyx86v.arch.types cimport gva_t
-from pyx86v.engine.intercept cimport fetch_insn, operand_address
+from pyx86v.engine.operands cimport fetch_insn, operand_address
 from pyx86v.engine.state cimport *
 
 cdef enum:

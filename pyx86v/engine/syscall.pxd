@@ -2,7 +2,7 @@
 """SYSCALL and SYSENTER, which Unicorn leaves to its hooks (SDM 2B SYSCALL, SYSENTER)."""
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.regs cimport *
-from pyx86v.engine.deliver cimport load_flat, set_cpl
+from pyx86v.engine.descriptors cimport load_flat, set_cpl
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits, env_cpl, env_rflags, env_set_rflags, env_update_hflags
 from pyx86v.engine.ring cimport ring_go_on, ring_syscall

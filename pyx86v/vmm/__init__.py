@@ -7,7 +7,8 @@ import pkgutil
 EVENT_NAMES = (
     "exception", "software_int", "interrupt", "triple_fault", "cpuid", "rdtsc", "hlt", "cr_write", "cr_read", "clts", "lmsw", "dr_write",
     "dr_read", "invlpg", "invpcid", "rdmsr", "wrmsr", "port_in", "port_out", "mmio_read", "mmio_write", "wbinvd", "invd",
-    "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation", "ept_misconfig", "shadow_fault", "trap", "syscall", "hole")
+    "descriptor_load", "xsetbv", "rdpmc", "monitor", "vmx_insn", "ept_violation", "ept_misconfig", "shadow_fault", "trap", "syscall", "hole",
+    "task_switch")
 
 
 def style_capsules():

@@ -60,6 +60,8 @@ cdef enum:               # EventKind: the closed list
     EV_TRAP              # deprivileged: an instruction trapped that runs next in the virtual state; detail = TrapKind
     EV_SYSCALL           # deprivileged: SYSCALL or SYSENTER, which the engine then carries out
     EV_HOLE              # deprivileged: detail = Hole; value as the processor gives it, target as it has to be, qualification: they differ
+    EV_TASK_SWITCH       # value = selector of the new TSS, detail = source (CALL IRET JMP IDT gate), address = EFLAGS that the
+                         # old task keeps, error code that the new one gets; Guest.switch_task does it
     N_EVENTS
 
 cdef enum Delivery:
@@ -157,7 +159,10 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     bint line_seen       # vmx: the external-interrupt exit for the asserted line has happened
     bint window          # an interrupt waits for the window
     bint depth           # an event is being delivered through the guest's tables:
-    int first_vector     # its vector (IDT-vectoring information of an exit on the way)
+    int first_vector     # its vector (IDT-vectoring information of an exit on the way),
+    int first_kind       # Delivery,
+    bint first_has_error
+    uint32_t first_error # and error code
     uint64_t exceptions[32]
     uint64_t interrupts
     uint64_t software_ints
@@ -192,6 +197,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     int (*mmio)(Guest* g, Event* e) noexcept nogil
     void (*cpuid)(Cpu* cpu, uint32_t leaf, uint32_t subleaf, uint32_t* out) noexcept nogil  # the engine's own features
     int (*read_linear)(Guest* g, gva_t gva, int size, void* out) noexcept nogil  # supervisor read through the MMU; 0 ok
+    int (*switch_task)(Guest* g, Event* e) noexcept nogil   # RESUME; REFLECT with the fault in the event; STOP
     bint cpu_vpid               # the TLB is tagged by VPID or ASID; without, every exit and entry flushes it
     uint32_t shadow_unsync      # traced writes after which a leaf table goes out of sync; 0: never (ShadowConfig)
     int ept_leaf                # largest page the nested tables map: 1 4K, 2 2M, 3 1G; 0 = 1

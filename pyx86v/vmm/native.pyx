@@ -43,6 +43,9 @@ cdef int native_mmio(Guest* g, Event* e) noexcept nogil:
     charge(g.ledger, DEVICE, MMIO_WRITE if e.kind == EV_MMIO_WRITE else MMIO_READ)
     return g.mmio(g, e)
 
+cdef int native_task_switch(Guest* g, Event* e) noexcept nogil:
+    return g.switch_task(g, e)
+
 cdef int native_impossible(Guest* g, Event* e) noexcept nogil:
     """An event that cannot occur under this style (EPT without EPT)."""
     g.vcpu.stop_reason = STOP_ERROR
@@ -97,6 +100,7 @@ cdef void fill(Style* s) noexcept:
     s.handlers[EV_RDPMC] = emul_undefined
     s.handlers[EV_MONITOR] = emul_undefined
     s.handlers[EV_VMX_INSN] = emul_undefined
+    s.handlers[EV_TASK_SWITCH] = native_task_switch
 
 fill(&STYLE)
 

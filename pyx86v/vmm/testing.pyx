@@ -18,7 +18,7 @@ REGISTERS = ("RIP RFLAGS CR0 CR2 CR3 CR4 CR8 EFER GDTR_BASE GDTR_LIMIT IDTR_BASE
 SEGMENTS = "ES CS SS DS FS GS LDTR TR".split()
 EVENTS = ("EXCEPTION SOFTWARE_INT INTERRUPT TRIPLE_FAULT CPUID RDTSC HLT CR_WRITE CR_READ CLTS LMSW DR_WRITE DR_READ "
           "INVLPG INVPCID RDMSR WRMSR PORT_IN PORT_OUT MMIO_READ MMIO_WRITE WBINVD INVD DESCRIPTOR_LOAD XSETBV RDPMC "
-          "MONITOR VMX_INSN EPT_VIOLATION EPT_MISCONFIG SHADOW_FAULT TRAP SYSCALL HOLE").split()
+          "MONITOR VMX_INSN EPT_VIOLATION EPT_MISCONFIG SHADOW_FAULT TRAP SYSCALL HOLE TASK_SWITCH").split()
 VERDICTS = ("RESUME", "REFLECT", "STOP")
 assert len(REGISTERS) == N_CPU_REGS and len(EVENTS) == N_EVENTS
 
@@ -56,6 +56,9 @@ cdef int fake_out(Guest* g, Event* e) noexcept nogil:
 
 cdef int fake_mmio(Guest* g, Event* e) noexcept nogil:
     return fake_out(g, e) if e.kind == EV_MMIO_WRITE else fake_in(g, e)
+
+cdef int fake_switch_task(Guest* g, Event* e) noexcept nogil:
+    return (<Fake*>g.cpu.owner).device_verdict
 
 cdef void fake_cpuid(Cpu* cpu, uint32_t leaf, uint32_t subleaf, uint32_t* out) noexcept nogil:
     out[0] = out[1] = out[2] = out[3] = 0
@@ -121,6 +124,7 @@ cdef class StyleBench:
         self.g.platform, self.g.vcpu, self.g.style_state = self.platform, self.vcpu, self.state_bytes
         self.g.shadow = self.shadow if self.style.shadow else NULL
         self.g.port_in, self.g.port_out, self.g.mmio, self.g.cpuid = fake_in, fake_out, fake_mmio, fake_cpuid
+        self.g.switch_task = fake_switch_task
         self.g.cpu_vendor = b"GenuineIntel"
         self.g.cpu_brand = b"test bench                                      "
         self.g.cpu_maxphyaddr = 39

@@ -36,7 +36,16 @@ cdef inline bint has_nrip(const Event* e, int code) noexcept nogil:
 
 cdef inline bint in_delivery(const Guest* g, int code) noexcept nogil:
     """Was an event being delivered through the guest's tables?  Then it is told too (15.7.2)."""
-    return g.vcpu.depth and (code == EXIT_NPF or EXIT_EXCEPTION <= code < EXIT_INTR)
+    return g.vcpu.depth and (code == EXIT_NPF or code == EXIT_TASK_SWITCH or EXIT_EXCEPTION <= code < EXIT_INTR)
+
+cdef inline uint64_t delivered_event(const Vcpu* v) noexcept nogil:
+    """EXITINTINFO: the event in EVENTINJ's format; INT3 and INTO are exceptions there (15.7.2)."""
+    cdef int kind = INJECT_EXCEPTION
+    if v.first_kind == DELIVER_EXTERNAL:
+        kind = INJECT_INTERRUPT
+    elif v.first_kind == DELIVER_INT_N and v.first_vector != VEC_BP and v.first_vector != VEC_OF:
+        kind = INJECT_SOFTWARE
+    return event_info(kind, v.first_vector, v.first_has_error, v.first_error)
 
 cdef inline void vmexit(Guest* g, Event* e, int code, const ExitInfo* info) noexcept nogil:
     """The guest leaves for the monitor.  EVENTINJ has been used up."""
@@ -53,7 +62,7 @@ cdef inline void vmexit(Guest* g, Event* e, int code, const ExitInfo* info) noex
     v.exitcode = <uint64_t>code
     v.exitinfo1 = info.info1
     v.exitinfo2 = info.info2
-    v.exitintinfo = event_info(INJECT_EXCEPTION, g.vcpu.first_vector, False, 0) if in_delivery(g, code) else 0
+    v.exitintinfo = delivered_event(g.vcpu) if in_delivery(g, code) else 0
     v.nrip = v.rip + <uint64_t>e.length if has_nrip(e, code) else 0
     v.eventinj = 0
 

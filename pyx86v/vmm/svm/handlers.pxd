@@ -165,6 +165,21 @@ cdef inline int exit_dr(Guest* g, Event* e) noexcept nogil:
         modified(v, CLEAN_DR)
     return finish(g, e, verdict)
 
+cdef inline int exit_task_switch(Guest* g, Event* e) noexcept nogil:
+    """Task switches exit (15.14.1).  The monitor makes them in the guest's memory, and the VMCB gets the new task's state."""
+    cdef Vmcb* v = vmcb_of(g)
+    cdef int verdict
+    charge(g.ledger, EMULATION, EMUL_DESCRIPTOR)
+    verdict = g.switch_task(g, e)
+    e.charge_insn = False
+    if verdict != STOP:
+        save_guest(g, v)
+        vmsave(g, v)
+        write_cr0(g)
+        write_cr3_cr4(g)
+        modified(v, CLEAN_SEGMENTS | CLEAN_DR)
+    return inject_fault(g, e) if verdict == REFLECT else verdict
+
 # MSRs, ports, memory ---------------------------------------------------------------------------
 
 cdef inline void write_msr_fields(Guest* g, uint32_t msr) noexcept nogil:
@@ -245,6 +260,7 @@ cdef inline void fill_exit_table(handler_fn* t) noexcept:
     t[EXIT_INVLPGA] = exit_undefined
     t[EXIT_IOIO] = exit_ioio
     t[EXIT_MSR] = exit_msr
+    t[EXIT_TASK_SWITCH] = exit_task_switch
     t[EXIT_SHUTDOWN] = exit_shutdown
     t[EXIT_VMRUN] = exit_undefined
     t[EXIT_VMMCALL] = exit_undefined

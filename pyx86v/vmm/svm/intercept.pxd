@@ -14,13 +14,23 @@ from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.svm.exit cimport *
 
 cdef enum:
+    SOURCE_IRET = 1          # Event.detail of a task switch
+    SOURCE_JMP = 2
     CR0_UNSELECTED = CR0_TS | CR0_MP     # a write that changes only these is none to the selective intercept
 
 cdef extern from *:
     """
     #define PYX_MOV_CR (1ULL << 63)
+    #define PYX_TASK_BY_IRET (1ULL << 36)
+    #define PYX_TASK_BY_JMP (1ULL << 38)
+    #define PYX_TASK_HAS_ERROR (1ULL << 44)
+    #define PYX_TASK_KEEPS_RF (1ULL << 48)
     """
     const uint64_t MOV_CR "PYX_MOV_CR"   # EXITINFO1: MOV, with the general register's number in bits 3:0 (15.8.1)
+    const uint64_t TASK_BY_IRET "PYX_TASK_BY_IRET"       # bits of EXITINFO2 (15.14.1)
+    const uint64_t TASK_BY_JMP "PYX_TASK_BY_JMP"
+    const uint64_t TASK_HAS_ERROR "PYX_TASK_HAS_ERROR"
+    const uint64_t TASK_KEEPS_RF "PYX_TASK_KEEPS_RF"
 
 cdef inline int exits_if(bint condition, int code) noexcept nogil:
     return code if condition else NO_EXIT
@@ -153,6 +163,17 @@ cdef inline int device_exits(Guest* g, const Event* e, ExitInfo* x) noexcept nog
 
 # Other instructions ----------------------------------------------------------------------------
 
+cdef inline void task_info(const Event* e, ExitInfo* x) noexcept nogil:
+    """EXITINFO1: the new TSS; EXITINFO2: the error code for the new task, and who asks (15.14.1)."""
+    x.info1 = e.value & 0xffff
+    x.info2 = (e.error | TASK_HAS_ERROR) if e.has_error else 0
+    if e.detail == SOURCE_IRET:
+        x.info2 |= TASK_BY_IRET
+    elif e.detail == SOURCE_JMP:
+        x.info2 |= TASK_BY_JMP
+    if e.address & FL_RF:
+        x.info2 |= TASK_KEEPS_RF
+
 cdef inline int monitor_exits(const Vmcb* v, const Event* e) noexcept nogil:
     return instruction_exits(v, EXIT_MWAIT if e.detail else EXIT_MONITOR)
 
@@ -224,4 +245,7 @@ cdef inline int intercept(Guest* g, Event* e, ExitInfo* x) noexcept nogil:
         x.info2 = e.gpa
         return EXIT_NPF
     if k == EV_RDPMC: return rdpmc_exits(g, v)
+    if k == EV_TASK_SWITCH:
+        task_info(e, x)
+        return instruction_exits(v, EXIT_TASK_SWITCH)
     return kernel_instruction_exits(g, v, e, x) if not g.cpu.get(g.cpu, REG_CPL) else NO_EXIT

@@ -41,8 +41,8 @@ cdef inline int exit_shadow_fault(Guest* g, Event* e) noexcept nogil:
     info.info1 = e.error
     info.info2 = e.address
     status = shadow_resolve(g, e)
-    if status == SHADOW_NO_RAM:
-        return RESUME                        # the access to the device exits
+    if status == SHADOW_NO_RAM or svm_of(g).host:
+        return RESUME                        # the access to the device exits; the monitor's own takes no exits
     vmexit(g, e, EXIT_EXCEPTION + VEC_PF, &info)
     g.vcpu.exit_started = began
     return enter(g, inject_page_fault(g, e) if status == SHADOW_FAULT else RESUME)

@@ -133,6 +133,12 @@ cdef inline int permit(Guest* g, Event* e) noexcept nogil:
     """LTR: the engine loads the register itself."""
     return RESUME
 
+cdef inline int on_task_switch(Guest* g, Event* e) noexcept nogil:
+    """The far transfer, or the event that goes through a task gate, has had its exit."""
+    charge(g.ledger, EMULATION, EMUL_SEGMENT)
+    e.charge_insn = False
+    return g.switch_task(g, e)
+
 cdef inline int on_cr_write(Guest* g, Event* e) noexcept nogil:
     return carry(g, e, TRAP_CR_WRITE, EMUL_CR, write_cr0)
 
@@ -248,3 +254,4 @@ cdef inline void fill_trap_table(handler_fn* t) noexcept:
     t[EV_TRAP] = on_trap
     t[EV_SYSCALL] = on_syscall
     t[EV_HOLE] = on_hole
+    t[EV_TASK_SWITCH] = on_task_switch

@@ -18,6 +18,14 @@ cdef inline uint32_t event_info(int kind, int vector, bint has_error) noexcept n
     """Interruption information: vector 7:0, type 10:8, error code valid 11, valid 31 (24.8.3, 24.9.2)."""
     return INTR_VALID | <uint32_t>(kind << 8) | <uint32_t>vector | (<uint32_t>INTR_ERROR_CODE if has_error else 0)
 
+cdef inline int vectoring_kind(const Vcpu* v) noexcept nogil:
+    """Type of the event whose delivery the exit cut short (24.9.3)."""
+    if v.first_kind == DELIVER_EXTERNAL:
+        return INTR_EXTERNAL
+    if v.first_kind != DELIVER_INT_N:
+        return INTR_EXCEPTION
+    return INTR_SOFT_EXCEPTION if v.first_vector == VEC_BP or v.first_vector == VEC_OF else INTR_SOFTWARE
+
 cdef inline void record_event(Guest* g, Event* e, int reason) noexcept nogil:
     """Exit-interruption information (27.2.2) and IDT-vectoring information (27.2.3)."""
     cdef Vmcs* v = &vmx_of(g).vmcs
@@ -31,8 +39,10 @@ cdef inline void record_event(Guest* g, Event* e, int reason) noexcept nogil:
             field_set(v, EXIT_INTR_ERROR_CODE, e.error)
     field_set(v, EXIT_INTR_INFO, info)
     info = 0
-    if g.vcpu.depth and (reason == REASON_EXCEPTION or reason == REASON_EPT_VIOLATION or reason == REASON_EPT_MISCONFIG):
-        info = event_info(INTR_EXCEPTION, g.vcpu.first_vector, False)
+    if g.vcpu.depth and (reason == REASON_EXCEPTION or reason == REASON_EPT_VIOLATION or reason == REASON_EPT_MISCONFIG or
+                         reason == REASON_TASK_SWITCH):
+        info = event_info(vectoring_kind(g.vcpu), g.vcpu.first_vector, g.vcpu.first_has_error)
+        field_set(v, IDT_VECTORING_ERROR_CODE, g.vcpu.first_error)
     field_set(v, IDT_VECTORING_INFO, info)
 
 cdef inline void record_addresses(Guest* g, Event* e, int reason) noexcept nogil:

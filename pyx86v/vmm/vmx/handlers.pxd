@@ -234,6 +234,38 @@ cdef inline int exit_ept_violation(Guest* g, Event* e) noexcept nogil:
     e.retire = False
     return RESUME
 
+cdef inline int exit_task_switch(Guest* g, Event* e) noexcept nogil:
+    """Task switches always exit (25.4.2).  The monitor makes them in the guest's memory and loads what changed."""
+    cdef uint64_t old = g.cpu.get(g.cpu, REG_CR0)
+    cdef int verdict
+    vmread(g, EXIT_QUALIFICATION)
+    charge(g.ledger, EMULATION, EMUL_DESCRIPTOR)
+    verdict = g.switch_task(g, e)
+    e.charge_insn = False
+    if verdict != STOP:
+        write_task(g, old)
+    return inject_fault(g, e) if verdict == REFLECT else verdict
+
+cdef inline void write_task(Guest* g, uint64_t old_cr0) noexcept nogil:
+    """The new task's registers are in the processor already: write the fields as they are."""
+    cdef uint32_t i
+    write_cr0(g, old_cr0)
+    if not g.vcpu.shadowing:
+        vmwrite(g, GUEST_CR3, guest_field(g, GUEST_CR3))
+        write_pdptes(g)
+    for i in range(N_SEGS):
+        write_back(g, GUEST_ES_SELECTOR + 2 * i)
+        write_back(g, GUEST_ES_BASE + 2 * i)
+        write_back(g, GUEST_ES_LIMIT + 2 * i)
+        write_back(g, GUEST_ES_AR + 2 * i)
+    write_back(g, GUEST_RIP)
+    write_back(g, GUEST_RSP)
+    write_back(g, GUEST_RFLAGS)
+    write_back(g, GUEST_DR7)
+
+cdef inline void write_back(Guest* g, uint32_t name) noexcept nogil:
+    vmwrite(g, name, guest_field(g, name))
+
 cdef inline int exit_unexpected(Guest* g, Event* e) noexcept nogil:
     """An exit that the monitor never asked for, a misconfigured EPT entry among them: its own mistake."""
     g.vcpu.stop_reason = STOP_ERROR
@@ -248,6 +280,7 @@ cdef inline void fill_exit_table(handler_fn* t) noexcept:
     t[REASON_EXTERNAL_INTERRUPT] = exit_external_interrupt
     t[REASON_TRIPLE_FAULT] = exit_triple_fault
     t[REASON_INTERRUPT_WINDOW] = exit_interrupt_window
+    t[REASON_TASK_SWITCH] = exit_task_switch
     t[REASON_CPUID] = exit_cpuid
     t[REASON_HLT] = exit_hlt
     t[REASON_INVD] = exit_cache

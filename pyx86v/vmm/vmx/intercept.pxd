@@ -219,6 +219,9 @@ cdef inline int intercept(Guest* g, Event* e, uint64_t* q) noexcept nogil:
     if k == EV_EPT_VIOLATION:
         q[0] = e.qualification
         return REASON_EPT_VIOLATION
+    if k == EV_TASK_SWITCH:
+        q[0] = e.value & 0xffff | <uint64_t>e.detail << 30       # table 27-2
+        return REASON_TASK_SWITCH
     if k == EV_EPT_MISCONFIG: return REASON_EPT_MISCONFIG
     if k == EV_RDPMC: return rdpmc_exits(g)
     if k == EV_VMX_INSN: return exits_if(0 <= e.detail < N_REASONS and not vmx_mode_bad(g, e.detail), e.detail)

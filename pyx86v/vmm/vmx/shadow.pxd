@@ -24,8 +24,8 @@ cdef inline int exit_shadow_fault(Guest* g, Event* e) noexcept nogil:
     cdef uint64_t began = busy_units(g.ledger), address = e.address
     cdef uint32_t error = e.error
     cdef int status = shadow_resolve(g, e), verdict = RESUME
-    if status == SHADOW_NO_RAM or g.vcpu.interpreting:
-        return RESUME                        # the access to the device exits; an interpreter takes no exits
+    if status == SHADOW_NO_RAM or g.vcpu.interpreting or vmx_of(g).root:
+        return RESUME                        # the access to the device exits; an interpreter takes no exits, nor does the monitor
     e.error, error = error, e.error          # the processor's own error code is recorded
     vm_exit(g, e, REASON_EXCEPTION, address)
     g.vcpu.exit_started = began
@@ -81,6 +81,9 @@ cdef inline int interpreted_mmio(Guest* g, Event* e) noexcept nogil:
     charge(g.ledger, DEVICE, MMIO_WRITE if e.kind == EV_MMIO_WRITE else MMIO_READ)
     return g.mmio(g, e)
 
+cdef inline int interpreted_task_switch(Guest* g, Event* e) noexcept nogil:
+    return g.switch_task(g, e)
+
 cdef inline void fill_interpreter_table(handler_fn* t) noexcept:
     """What an event does under the interpreter: the same, and no exit."""
     fill_native_table(t)
@@ -93,3 +96,4 @@ cdef inline void fill_interpreter_table(handler_fn* t) noexcept:
     t[EV_MMIO_READ] = interpreted_mmio
     t[EV_MMIO_WRITE] = interpreted_mmio
     t[EV_SHADOW_FAULT] = exit_shadow_fault
+    t[EV_TASK_SWITCH] = interpreted_task_switch
