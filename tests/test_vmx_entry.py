@@ -161,7 +161,7 @@ CASES = [
     ("CTL_INJECT_ERROR_BIT", long, {"ENTRY_INTR_INFO": 0x80000b06}),
     ("CTL_INJECT_ERROR_BIT", real, {"ENTRY_INTR_INFO": 0x80000b0d}),
     ("CTL_INJECT_RESERVED", long, {"ENTRY_INTR_INFO": 0x80001306}),
-    ("CTL_INJECT_ERROR_CODE", long, {"ENTRY_INTR_INFO": 0x80000b0d, "ENTRY_ERROR_CODE": 0x8000}),
+    ("CTL_INJECT_ERROR_CODE", long, {"ENTRY_INTR_INFO": 0x80000b0d, "ENTRY_ERROR_CODE": 0x10000}),
     ("CTL_INJECT_LENGTH", long, {"ENTRY_INTR_INFO": 0x80000480, "ENTRY_INSTR_LENGTH": 16}),
     ("CTL_INJECT_LENGTH", long, {"ENTRY_INTR_INFO": 0x80000603, "ENTRY_INSTR_LENGTH": 0}),
     ("CTL_ENTRY_MSR_LOAD", long, {"ENTRY_MSR_LOAD_COUNT": 1, "ENTRY_MSR_LOAD_ADDR": 1}),
@@ -311,6 +311,7 @@ def test_every_rule_has_a_case():
 
 @pytest.mark.parametrize("state,fields", [
     (long, {"ENTRY_INTR_INFO": 0x80000b0e, "ENTRY_ERROR_CODE": 7}),              # #PF with an error code
+    (long, {"ENTRY_INTR_INFO": 0x80000b0d, "ENTRY_ERROR_CODE": 0xfff8}),         # of a selector of the upper half
     (long, {"ENTRY_INTR_INFO": 0x80000306}),                                     # #UD without
     (real, {"ENTRY_INTR_INFO": 0x8000030d}),                                     # #GP in real mode pushes none
     (long, {"ENTRY_INTR_INFO": 0x80000202}),                                     # NMI

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pyx86v.cost.ledger import Cause, Price
 from pyx86v.vmm.vmx.fields import names
-from pyx86v.vmm.vmx.testing import VmxBench
+from pyx86v.vmm.vmx.testing import VmxBench, instruction_information
 
 F = names()
 relaxed = settings(deadline=None)
@@ -153,7 +153,13 @@ def test_vmx_instructions_need_protected_mode(mode, reason, exits):
     ("PORT_OUT", {"port": 0x80, "size": 1, "length": 2}, 0x0080_0040),
     ("PORT_OUT", {"port": 0xcf8, "size": 4, "length": 1}, 0x0cf8_0003),
     ("PORT_IN", {"port": 0x1f0, "size": 2, "length": 2}, 0x01f0_0009),
-    ("PORT_IN", {"port": 0x1f0, "size": 2, "length": 3, "rep": True}, 0x01f0_0039),
+    ("PORT_IN", {"port": 0x1f0, "size": 2, "length": 3, "rep": True, "string": True}, 0x01f0_0039),
+    ("PORT_OUT", {"port": 0x1f0, "size": 1, "length": 1, "string": True}, 0x01f0_0010),
+    ("PORT_OUT", {"port": 0x80, "size": 1, "length": 3, "rep": True}, 0x0080_0000),          # a REP that means nothing
+    ("TASK_SWITCH", {"value": 0x68, "detail": 0}, 0x0000_0068),
+    ("TASK_SWITCH", {"value": 0x70, "detail": 2}, 0x8000_0070),
+    ("TASK_SWITCH", {"value": 0x1f8, "detail": 3}, 0xc000_01f8),
+    ("VMX_INSN", {"detail": 23, "qualification": 0xffff_ffff_ffff_fff8}, 0xffff_ffff_ffff_fff8),
     ("EXCEPTION", {"vector": 1}, 0x4001),
     ("MMIO_WRITE", {"gpa": 0xb8000000, "size": 2}, 0x182),
     ("MMIO_READ", {"gpa": 0xb8000000, "size": 2}, 0x181),
@@ -188,6 +194,49 @@ def test_optional_exits(control, kind, fields, reason, qualification):
     a = Account(b, kind, **fields)
     assert (a.exits, a.verdict) == ({reason: 1}, "RESUME")
     assert b.peek(F["EXIT_QUALIFICATION"]) == qualification
+
+
+@pytest.mark.parametrize("code,bits,fields,displacement", [            # of INVPCID, VMREAD, VMPTRLD and LTR, by hand
+    ("660f3882 048b", 32, {"scaling": 2, "size": 1, "segment": 3, "index": 1, "base": 3, "reg2": 0}, 0),
+    ("660f3882 4c2540", 64, {"size": 2, "segment": 2, "base": 5, "reg2": 1}, 0x40),                    # rcx, [rbp+40h]
+    ("66460f3882 64edf0", 64, {"scaling": 3, "size": 2, "segment": 2, "index": 13, "base": 5, "reg2": 12}, -16),
+    ("6667650f3882 10", 64, {"size": 1, "segment": 5, "base": 0, "reg2": 2}, 0),                        # rdx, gs:[eax]
+    ("660f3882 1d00010000", 64, {"size": 2, "segment": 3, "reg2": 3}, 0x1000 + 9 + 0x100),             # relative to RIP
+    ("66670f3882 42fe", 32, {"size": 0, "segment": 2, "index": 6, "base": 5, "reg2": 0}, -2),          # eax, [bp+si-2]
+    ("660f3882 0534120000", 32, {"size": 1, "segment": 3, "reg2": 0}, 0x1234),
+    ("450f78c2", 64, {"register": 10, "reg2": 8}, 0),                                                   # vmread r10, r8
+    ("0fc7742410", 64, {"size": 2, "segment": 2, "base": 4, "reg2": 6}, 0x10),                          # vmptrld [rsp+10h]
+    ("0f00d9", 32, {"register": 1, "reg2": 3}, 0),                                                      # ltr cx
+])
+def test_instruction_information(code, bits, fields, displacement):
+    """SDM 3C tables 27-9, 27-11, 27-13, 27-14: what the bytes say, put together by hand."""
+    f = {"scaling": 0, **fields}
+    if "register" in f:
+        want = 1 << 10 | f["register"] << 3
+    else:
+        want = f["scaling"] | f["size"] << 7 | f["segment"] << 15
+        want |= f["index"] << 18 if "index" in f else 1 << 22
+        want |= f["base"] << 23 if "base" in f else 1 << 27
+    assert instruction_information(bytes.fromhex(code), bits, 0x1000) == (want, displacement % 2**64, f["reg2"])
+
+
+def test_instruction_information_is_recorded():
+    b = bench()
+    assert Account(b, "VMX_INSN", detail=23, insn_info=0x12345678).exits == {23: 1}
+    assert b.peek(F["EXIT_INSTR_INFO"]) == 0x12345678
+
+
+@pytest.mark.parametrize("verdict,vector", [("RESUME", None), ("REFLECT", 10), ("STOP", None)])
+def test_task_switch_exit(verdict, vector):
+    """The monitor makes the switch, writes the fields that it changes, and injects the fault that it met."""
+    b = bench("protected")
+    b.device(value=0x50, verdict=verdict)
+    a = Account(b, "TASK_SWITCH", value=0x68, detail=1)
+    assert (a.exits, a.verdict) == ({9: 1}, verdict)
+    if verdict != "STOP":
+        assert a.writes >= 8 * 4 + 3, "every segment register, RIP, RSP and RFLAGS"
+        assert b.peek(F["ENTRY_INTR_INFO"]) & 0x80000fff == (0x80000b00 | vector if vector else 0)
+    assert Cause.EMULATION in a.causes
 
 
 def test_cr3_targets_do_not_exit():

@@ -181,6 +181,21 @@ cdef inline uint64_t insn_offset(const Insn* d, const uint64_t* gpr, uint64_t ri
         return a & 0xffff
     return a & 0xffffffffULL if d.address_bits == 32 else a
 
+cdef inline uint32_t insn_info(const Insn* d) noexcept nogil:
+    """The operand as VT-x's instruction information has it (SDM 3C tables 27-8 to 27-14): scaling 1:0, register 6:3, address
+    size 9:7, register form 10, segment 17:15, index 21:18 or none 22, base 26:23 or none 27."""
+    cdef uint32_t size = 0 if d.address_bits == 16 else 1 if d.address_bits == 32 else 2
+    if d.is_register:
+        return <uint32_t>(1 << 10 | d.rm << 3)
+    return <uint32_t>d.scale | size << 7 | <uint32_t>d.segment << 15 | \
+        (<uint32_t>d.index << 18 if d.index >= 0 else 1 << 22) | (<uint32_t>d.base << 23 if d.base >= 0 else 1 << 27)
+
+cdef inline uint64_t insn_displacement(const Insn* d, uint64_t rip) noexcept nogil:
+    """Of the memory operand, as the exit qualification has it (SDM 3C 27.2.1): relative to RIP it is the address."""
+    if d.is_register:
+        return 0
+    return <uint64_t>d.disp + (rip + <uint64_t>d.length if d.rip_relative else 0)
+
 cdef inline bint uses_stack(const Insn* d) noexcept nogil:
     """In 64-bit mode: does the instruction push or pop, beside what its memory operand is for?"""
     cdef int op = d.opcode

@@ -8,7 +8,7 @@ event then means is the style's business.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from pyx86v.arch.decode cimport Insn, insn_decode, insn_offset
+from pyx86v.arch.decode cimport Insn, insn_displacement, insn_info
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.engine.access cimport *
@@ -131,6 +131,8 @@ cdef inline bint event_of_intercept(Engine* e, int code, uint64_t rip, Event* ev
     elif code == SVM_TR_WRITE:
         ev.kind = EV_DESCRIPTOR_LOAD
         ev.detail = 3
+        ev.insn_info = insn_info(&d) | 3 << 28
+        ev.qualification = insn_displacement(&d, rip)
         return read_selector(e, &d, ev, f)
     elif code == SVM_SHUTDOWN:
         ev.kind = EV_TRIPLE_FAULT
@@ -222,6 +224,8 @@ cdef inline bint event_of_invalid(Engine* e, uint64_t rip, Event* ev, Fault* f) 
     if d.map == 2 and d.opcode == 0x82 and d.op16 and not d.is_register and e.guest.cpu_invpcid and \
             not env_u64(e.env, ENV_EFLAGS)[0] & FL_VM:
         ev.kind = EV_INVPCID
+        ev.insn_info = insn_info(&d) | <uint32_t>d.reg << 28
+        ev.qualification = insn_displacement(&d, rip)
         ev.value = e.ops.gpr[d.reg] if env_bits(e.env) == 64 else e.ops.gpr[d.reg] & 0xffffffffULL
         ev.address = operand_address(e, &d, rip)
         if env_cpl(e.env) == 0:
@@ -238,6 +242,9 @@ cdef inline bint event_of_invalid(Engine* e, uint64_t rip, Event* ev, Fault* f) 
     elif vmx_exit_reason(&d) >= 0:
         ev.kind = EV_VMX_INSN
         ev.detail = vmx_exit_reason(&d)
+        if d.map != 1 or d.opcode != 0x01:           # it has an operand; in VMREAD, VMWRITE, INVEPT and INVVPID a second
+            ev.insn_info = insn_info(&d) | (<uint32_t>d.reg << 28 if d.map == 2 or d.opcode != 0xc7 else 0)
+            ev.qualification = insn_displacement(&d, rip)
     else:
         ev.detail = svm_exit_code(&d)
     return True

@@ -12,7 +12,7 @@ from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
 from pyx86v.mmu.mmu cimport Translation, XLAT_OK, entry_hpa, mmu_lookup, mmu_translate_quiet
 from pyx86v.mmu.tlb cimport TlbEntry
-from pyx86v.vmm.guest cimport walked
+from pyx86v.vmm.guest cimport Event, walked
 
 cdef inline uint64_t linear_rip(Engine* e, uint64_t rip) noexcept nogil:
     return rip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + rip) & 0xffffffffULL
@@ -41,6 +41,18 @@ cdef inline uint64_t operand_address(Engine* e, const Insn* d, uint64_t rip) noe
     if env_bits(e.env) == 64:
         return off + (s.base if d.segment >= SEG_FS else 0)
     return (off + s.base) & 0xffffffffULL
+
+cdef inline void string_operand(Engine* e, const Insn* d, Event* ev) noexcept nogil:
+    """INS (ES:rDI) and OUTS (DS:rSI, or another segment): address and instruction information (SDM 3C table 27-8)."""
+    cdef int segment = SEG_ES if d.opcode < 0x6e else d.segment
+    cdef uint64_t at = e.ops.gpr[RDI if d.opcode < 0x6e else RSI]
+    at &= 0xffff if d.address_bits == 16 else 0xffffffffULL if d.address_bits == 32 else ~<uint64_t>0
+    ev.string = True
+    ev.insn_info = <uint32_t>(segment << 15 | (0 if d.address_bits == 16 else 1 if d.address_bits == 32 else 2) << 7)
+    if env_bits(e.env) == 64:
+        ev.address = at + (env_segment(e.env, segment).base if segment >= SEG_FS else 0)
+    else:
+        ev.address = (at + env_segment(e.env, segment).base) & 0xffffffffULL
 
 cdef inline int data_privilege(Engine* e) noexcept nogil:
     """Privilege of the guest's own explicit data accesses now."""

@@ -13,6 +13,7 @@ from pyx86v.engine.fill cimport fetch_privilege, translate
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *
+from pyx86v.engine.operands cimport fetch_insn, string_operand
 from pyx86v.engine.ring cimport ring_go_on, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
@@ -80,7 +81,8 @@ cdef inline void port_access(Engine* e, Event* ev) noexcept nogil:
     fetch_insn(e, rip, &d)
     ev.length = d.length
     ev.rep = d.rep
-    e.string_io = d.map == 0 and 0x6c <= d.opcode <= 0x6f
+    if d.map == 0 and 0x6c <= d.opcode <= 0x6f:
+        string_operand(e, &d, ev)
     verdict = e.style.handlers[ev.kind](&e.guest, ev)
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
@@ -108,7 +110,7 @@ cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, 
     ev.size = size
     ev.value = value
     port_access(e, &ev)
-    if e.stopping and not e.string_io:       # the guest ended itself: not an instruction further
+    if e.stopping and not ev.string:       # the guest ended itself: not an instruction further
         give_back(e, advance(e, ev.rip, ev.length))
         resume_clear(e)
         e.current[0] = &e.closed_end

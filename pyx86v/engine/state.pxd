@@ -158,7 +158,6 @@ ctypedef struct Engine:
     uint64_t stray       # the non-canonical address of the data access that has just raised #GP, or 0
     uint64_t mmio_rip
     uint64_t mmio_gva
-    bint string_io
     uint64_t split_eip   # fault_of_block: the block that is being translated again,
     int split_count      # and with how many instructions
     const BlockRecord* looked_up   # the block that was left to have its last page looked up

@@ -43,8 +43,8 @@ cdef enum:               # EventKind: the closed list
     EV_INVPCID           # value = type, address = descriptor's address; pcid, target = its contents
     EV_RDMSR             # reg = MSR number (ECX)
     EV_WRMSR             # reg = MSR number, value = EDX:EAX
-    EV_PORT_IN           # port, size, value = result; rep set for INS
-    EV_PORT_OUT          # port, size, value; rep set for OUTS
+    EV_PORT_IN           # port, size, value = result; rep set for REP INS
+    EV_PORT_OUT          # port, size, value; rep set for REP OUTS
     EV_MMIO_READ         # gpa, size, value = result
     EV_MMIO_WRITE        # gpa, size, value
     EV_WBINVD
@@ -95,6 +95,8 @@ ctypedef struct Event:
     int access           # Access and Privilege of EV_SHADOW_FAULT
     int privilege
     bint rep
+    bint string          # INS or OUTS; address = of its memory operand
+    uint32_t insn_info   # the operand as VT-x's instruction-information field has it
     bint open            # EV_INTERRUPT: IF set and no interrupt shadow
     bint retire          # RESUME: advance RIP and retire (1 when the handler is called)
     bint charge_insn     # book the instruction's own price when it retires (1 when the handler is called)
@@ -122,6 +124,8 @@ cdef inline void event_init(Event* ev, int kind) noexcept nogil:
     ev.access = 0
     ev.privilege = 0
     ev.rep = False
+    ev.string = False
+    ev.insn_info = 0
     ev.open = False
     ev.retire = True
     ev.charge_insn = True

@@ -58,6 +58,8 @@ cdef int fake_mmio(Guest* g, Event* e) noexcept nogil:
     return fake_out(g, e) if e.kind == EV_MMIO_WRITE else fake_in(g, e)
 
 cdef int fake_switch_task(Guest* g, Event* e) noexcept nogil:
+    """The device's verdict; REFLECT is #TS(value)."""
+    e.vector, e.error, e.has_error = 10, <uint32_t>(<Fake*>g.cpu.owner).device_value, True
     return (<Fake*>g.cpu.owner).device_verdict
 
 cdef void fake_cpuid(Cpu* cpu, uint32_t leaf, uint32_t subleaf, uint32_t* out) noexcept nogil:
@@ -204,6 +206,7 @@ cdef class StyleBench:
         e.vector, e.error, e.has_error = fields.pop("vector", 0), fields.pop("error", 0), fields.pop("has_error", False)
         e.reg, e.gpr, e.detail = <int><uint32_t>fields.pop("reg", 0), fields.pop("gpr", 0), fields.pop("detail", 0)
         e.port, e.size, e.rep = fields.pop("port", 0), fields.pop("size", 0), fields.pop("rep", False)
+        e.string, e.insn_info = fields.pop("string", False), fields.pop("insn_info", 0)
         e.value, e.address, e.target = fields.pop("value", 0), fields.pop("address", 0), fields.pop("target", 0)
         e.gpa, e.qualification, e.pcid = fields.pop("gpa", 0), fields.pop("qualification", 0), fields.pop("pcid", 0)
         e.open, e.access, e.privilege = fields.pop("open", False), fields.pop("access", 0), fields.pop("privilege", 0)

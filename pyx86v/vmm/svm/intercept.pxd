@@ -140,13 +140,13 @@ cdef inline bint port_exits(Guest* g, const Vmcb* v, const Event* e) noexcept no
 
 cdef inline void port_info(Guest* g, const Event* e, ExitInfo* x) noexcept nogil:
     """EXITINFO1 (15.10.2): IN 0, string 2, REP 3, size 4 to 6, address size 7 to 9, port 31:16; EXITINFO2: the next RIP.
-    The event says only "string, repeated" (`rep`), and the address size is the code segment's."""
+    The address size is the code segment's."""
     cdef int bits = <int>g.cpu.get(g.cpu, REG_BITS)
     x.info1 = <uint64_t>e.port << 16 | <uint64_t>e.size << 4 | (1 << 9 if bits == 64 else 1 << 8 if bits == 32 else 1 << 7)
     if e.kind == EV_PORT_IN:
         x.info1 |= 1
-    if e.rep:
-        x.info1 |= 3 << 2
+    if e.string:
+        x.info1 |= 3 << 2 if e.rep else 1 << 2
     x.info2 = e.rip + <uint64_t>e.length
 
 cdef inline int device_exits(Guest* g, const Event* e, ExitInfo* x) noexcept nogil:

@@ -140,7 +140,7 @@ cdef inline int check_injection(const Vmcs* v, const VmxCaps* c) noexcept nogil:
     if vector_bad: return CTL_INJECT_VECTOR
     if (info & INTR_ERROR_CODE != 0) != pushes: return CTL_INJECT_ERROR_BIT
     if info & 0x7ffff000: return CTL_INJECT_RESERVED
-    if info & INTR_ERROR_CODE and field_get(v, ENTRY_ERROR_CODE) >> 15: return CTL_INJECT_ERROR_CODE
+    if info & INTR_ERROR_CODE and field_get(v, ENTRY_ERROR_CODE) >> 16: return CTL_INJECT_ERROR_CODE
     if INTR_SOFTWARE <= kind <= INTR_SOFT_EXCEPTION and length_bad: return CTL_INJECT_LENGTH
     return RULE_NONE
 

@@ -51,7 +51,7 @@ cdef inline void record_addresses(Guest* g, Event* e, int reason) noexcept nogil
     if reason == REASON_EPT_VIOLATION or reason == REASON_EPT_MISCONFIG:
         field_set(v, GUEST_PHYSICAL_ADDRESS, e.gpa)
         field_set(v, GUEST_LINEAR_ADDRESS, e.address)
-    elif reason == REASON_IO and e.rep:
+    elif reason == REASON_IO and e.string:
         field_set(v, GUEST_LINEAR_ADDRESS, e.address)    # of the string operand
 
 cdef inline int exit_price(Event* e, int reason) noexcept nogil:
@@ -74,6 +74,7 @@ cdef inline void vm_exit(Guest* g, Event* e, int reason, uint64_t qualification)
     field_set(&x.vmcs, EXIT_QUALIFICATION, qualification)
     field_set(&x.vmcs, EXIT_INSTR_LENGTH, <uint64_t>e.length)
     field_set(&x.vmcs, ENTRY_INTR_INFO, field_get(&x.vmcs, ENTRY_INTR_INFO) & ~<uint64_t>INTR_VALID)
+    field_set(&x.vmcs, EXIT_INSTR_INFO, e.insn_info)
     record_event(g, e, reason)
     record_addresses(g, e, reason)
 

@@ -128,7 +128,7 @@ cdef inline bint port_exits(Guest* g, Event* e) noexcept nogil:
 cdef inline uint64_t port_qualification(Guest* g, Event* e) noexcept nogil:
     """Table 27-5: size - 1 in 2:0, IN 3, string 4, REP 5, immediate operand 6, port 31:16.
 
-    The event says only "string, repeated" (`rep`).  An immediate port makes the instruction one byte longer;
+    An immediate port makes the instruction one byte longer;
     redundant prefixes would be taken for it.
     """
     cdef bint wide_code = g.cpu.get(g.cpu, REG_BITS) != 16
@@ -136,8 +136,8 @@ cdef inline uint64_t port_qualification(Guest* g, Event* e) noexcept nogil:
     cdef uint64_t q = <uint64_t>(e.size - 1) | <uint64_t>e.port << 16
     if e.kind == EV_PORT_IN:
         q |= 1 << 3
-    if e.rep:
-        q |= 3 << 4
+    if e.string:
+        q |= 3 << 4 if e.rep else 1 << 4
     elif e.length == plain + 1:
         q |= 1 << 6
     return q
@@ -192,6 +192,8 @@ cdef inline int kernel_instruction_exits(Guest* g, Event* e, uint64_t* q) noexce
     if k == EV_INVLPG:
         q[0] = e.address
         return exits_if(proc(g, PROC_INVLPG), REASON_INVLPG)
+    if k == EV_INVPCID or k == EV_DESCRIPTOR_LOAD:
+        q[0] = e.qualification
     if k == EV_INVPCID: return exits_if(secondary(g, SEC_INVPCID) and proc(g, PROC_INVLPG), REASON_INVPCID)
     if k == EV_RDMSR: return exits_if(msr_exits(g, <uint32_t>e.reg, False), REASON_RDMSR)
     if k == EV_WRMSR: return exits_if(msr_exits(g, <uint32_t>e.reg, True), REASON_WRMSR)
@@ -224,5 +226,7 @@ cdef inline int intercept(Guest* g, Event* e, uint64_t* q) noexcept nogil:
         return REASON_TASK_SWITCH
     if k == EV_EPT_MISCONFIG: return REASON_EPT_MISCONFIG
     if k == EV_RDPMC: return rdpmc_exits(g)
-    if k == EV_VMX_INSN: return exits_if(0 <= e.detail < N_REASONS and not vmx_mode_bad(g, e.detail), e.detail)
+    if k == EV_VMX_INSN:
+        q[0] = e.qualification
+        return exits_if(0 <= e.detail < N_REASONS and not vmx_mode_bad(g, e.detail), e.detail)
     return kernel_instruction_exits(g, e, q) if not g.cpu.get(g.cpu, REG_CPL) else NO_EXIT

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """VmxBench: the style vmx+ept around a processor that only holds registers.  Not part of the product's API."""
 from libc.stdint cimport uint32_t, uint64_t
+from pyx86v.arch.decode cimport Insn, insn_decode, insn_displacement, insn_info
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.testing cimport StyleBench
 from pyx86v.vmm.vmx.entry cimport *
@@ -9,6 +10,15 @@ from pyx86v.vmm.vmx.vmx_ept import style_capsule
 
 CAPABILITIES = ("feature_control basic pin proc secondary exit entry misc cr0_fixed0 cr0_fixed1 cr4_fixed0 cr4_fixed1 "
                 "ept_vpid").split()
+
+
+def instruction_information(bytes code, int bits, uint64_t rip=0):
+    """(operand fields of the instruction information, displacement, Reg2) of the instruction's bytes."""
+    cdef Insn d
+    cdef bytes padded = code.ljust(32, b"\0")
+    if not insn_decode(padded, bits, &d):
+        raise ValueError(code.hex())
+    return insn_info(&d), insn_displacement(&d, rip), d.reg
 
 
 cdef class VmxBench(StyleBench):
