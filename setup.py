@@ -22,7 +22,7 @@ DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "c
 # Who may call the C API of which wheel.  A folder that is not named here fails at import if it tries (-z now).
 LINKS = {"pyx86v.engine": ("unicorn", "libunicorn.so.2"), "pyx86v._core": ("unicorn", "libunicorn.so.2"),
          "pyx86v._state": ("unicorn", "libunicorn.so.2"),
-         "pyx86v.cost.block": ("capstone", "libcapstone.so")}
+         "pyx86v.cost.block": ("capstone", "libcapstone.so"), "pyx86v.cost.model.decode": ("capstone", "libcapstone.so")}
 FLAGS = ["-O2", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-sign-compare"]
 if "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")              # twice as fast to compile; CFLAGS=-g is for gdb

@@ -6,6 +6,7 @@ from dataclasses import replace
 import click
 
 from pyx86v.cli import guests, session
+from pyx86v.cli.blocks import accuracy, block
 from pyx86v.cli.options import SYMBOLS, Output, shared, styles
 from pyx86v.report import census
 from pyx86v.report import json as report
@@ -246,4 +247,4 @@ def profiles(name, target):
     write_json([tables.profile_dict(profile) for profile in found], target)
 
 
-COMMANDS = (run, compare, exits, audit, roms, profiles)
+COMMANDS = (run, compare, exits, audit, roms, profiles, block, accuracy)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The block model for Python: cycles for one repetition of a block, what decides them, how the ports are used, the critical chain."""
+from libc.stdlib cimport calloc, free
+
+from pyx86v.cost.model.decode cimport Capstone, capstone_close, capstone_open, model_decode
+from pyx86v.cost.model.simulate cimport *
+from pyx86v.cost.model.types cimport *
+from pyx86v.cost.model.groups import GROUPS
+from pyx86v.cost.model.profile import PIPELINE, load_model
+
+cdef enum:
+    MAX_BYTES = 8192
+    MAX_INSTANCES = 16384
+    LEAST_UOPS = 2000           # simulated, of which half are measured
+    LEAST_ITERATIONS = 32
+    MOST_ITERATIONS = 480
+
+NAMES = tuple(GROUPS)
+STAGES = {"predecode": WITH_PREDECODE, "decode": WITH_DECODE, "issue": 0, "ports": 0, "divider": WITH_DIVIDER, "dependency": WITH_DEPENDENCIES}
+
+
+ctypedef struct Arena:
+    Capstone capstone
+    Uarch uarch
+    Block block
+    Sim sim
+    int32_t parent[MAX_INSTANCES]
+
+
+cdef int iterations_for(const Block* b, const Uarch* u, int* turn_out) noexcept nogil:
+    """Enough for a steady state, and a whole number of turns of the predecoder's windows in each half."""
+    cdef int turn = 1, n, slots = 0, k, bytes = b.bytes
+    for k in range(b.n):
+        slots += b.insns[k].slots
+    while bytes % 2 == 0 and turn < u.pipe.predecode_bytes:
+        bytes //= 2
+        turn *= 2
+    turn = u.pipe.predecode_bytes // turn if turn and u.pipe.predecode_bytes else 1
+    if turn < 1:
+        turn = 1
+    turn_out[0] = turn if turn > 1 else 2
+    n = (LEAST_UOPS + slots - 1) // slots if slots else LEAST_ITERATIONS
+    if n < LEAST_ITERATIONS:
+        n = LEAST_ITERATIONS
+    if n > MOST_ITERATIONS:
+        n = MOST_ITERATIONS
+    return (n + 2 * turn - 1) // (2 * turn) * 2 * turn
+
+
+cdef int64_t issue_bound(const Block* b, const Uarch* u) noexcept nogil:
+    cdef int64_t slots = 0
+    cdef int k
+    for k in range(b.n):
+        if not b.insns[k].fused_branch:
+            slots += b.insns[k].slots
+    return slots * UNITS // u.pipe.issue
+
+
+cdef int64_t port_bound(const Block* b) noexcept nogil:
+    """For every union of sets of ports: micro-operations that must go there over the ports in it."""
+    cdef uint16_t masks[64]
+    cdef int counts[64]
+    cdef int n = 0, k, j, total, bits
+    cdef int64_t best = 0
+    cdef uint32_t union_, m
+    for k in range(b.n_uops):
+        for j in range(n):
+            if masks[j] == b.uops[k].ports:
+                counts[j] += 1
+                break
+        else:
+            if n < 64:
+                masks[n] = b.uops[k].ports
+                counts[n] = 1
+                n += 1
+    for k in range(n):
+        for j in range(n):
+            union_ = masks[k] | masks[j]
+            total = bits = 0
+            for m in range(<uint32_t>n):
+                if masks[m] & ~union_ == 0:
+                    total += counts[m]
+            for m in range(MAX_PORTS):
+                bits += union_ >> m & 1
+            best = later(best, total * UNITS // bits)
+    return best
+
+
+cdef class BlockModel:
+    """The block model of one processor.
+
+    name  of a bundled profile of the model, or the path of a .toml file
+    """
+    cdef Arena* a
+    cdef readonly str name
+
+    def __cinit__(self, name):
+        table = load_model(str(name))
+        self.name = str(name)
+        self.a = <Arena*>calloc(1, sizeof(Arena))
+        if self.a == NULL or not capstone_open(&self.a.capstone):
+            raise MemoryError("capstone does not open")
+        cdef int32_t* line = <int32_t*>&self.a.uarch.pipe
+        for k, value in enumerate(table["pipeline"]):
+            line[k] = value
+        (self.a.uarch.ports.load, self.a.uarch.ports.address, self.a.uarch.ports.address_indexed, self.a.uarch.ports.data,
+         self.a.uarch.ports.sync) = table["ports"]
+        for k, row in enumerate(table["groups"]):
+            self.fill(k, row)
+
+    def __dealloc__(self):
+        if self.a != NULL:
+            capstone_close(&self.a.capstone)
+            free(self.a)
+
+    cdef fill(self, int k, row):
+        uops, latency, fused, loaded, rmw, first, busy, serial = row
+        cdef Group* g = &self.a.uarch.groups[k]
+        g.kinds = len(uops)
+        for j, (mask, count) in enumerate(uops):
+            g.ports[j], g.counts[j] = mask, count
+        g.latency, g.fused, g.loaded, g.rmw, g.first, g.busy, g.serial = latency, fused, loaded, rmw, first, busy, serial
+
+    cdef int decode(self, const uint8_t[::1] code, int bits) except -1:
+        if bits not in (16, 32, 64):
+            raise ValueError(f"bits: expected 16, 32 or 64, got {bits}")
+        if not 1 <= len(code) <= MAX_BYTES:
+            raise ValueError(f"code: expected 1 to {MAX_BYTES} bytes, got {len(code)}")
+        taken = model_decode(&self.a.capstone, &self.a.uarch, &code[0], <uint32_t>len(code), bits, &self.a.block)
+        if taken != len(code):
+            raise ValueError(f"code: expected whole instructions, at most {MAX_INSNS}; byte {taken} begins none")
+        return taken
+
+    cdef int64_t run(self, int with_, bint same, int32_t* parent, bint quick) noexcept nogil:
+        cdef int turn = 1, iterations = iterations_for(&self.a.block, &self.a.uarch, &turn)
+        sim_start(&self.a.sim, with_, same)
+        return simulate(&self.a.sim, &self.a.uarch, &self.a.block, iterations, turn if quick else 0, parent, MAX_INSTANCES)
+
+    def cycles(self, code, int bits=64, bint loop=False, start="distinct", bint quick=False):
+        """Cycles for one repetition of the machine code `code`, a multiple of 1/64.
+
+        loop   the block ends in a branch to its start and comes from the decoded cache; otherwise it is laid out again and again
+        start  what registers and memory hold: "distinct" values, or all the "same" one, as the harness of BHive has it
+        quick  stop as soon as some repetitions take the same time: a third of the work for a twentieth more error
+        """
+        self.decode(code, bits)
+        return self.run(WITH_ALL | (WITH_LOOP if loop else 0), start == "same", NULL, quick) / 64.0
+
+    def analyse(self, code, int bits=64, bint loop=False, start="distinct"):
+        """The same with what it is made of: {"cycles", "bounds", "bound", "instructions": [...], "ports", "chain", "uncovered", ...}."""
+        cdef Block* b = &self.a.block
+        cdef bint same = start == "same"
+        self.decode(code, bits)
+        total = self.run(WITH_ALL | (WITH_LOOP if loop else 0), same, NULL, False)
+        uses = [<double>self.a.sim.port_uses[p] / self.a.sim.iterations for p in range(MAX_PORTS)]
+        front = WITH_LOOP if loop else 0
+        bounds = {
+            "predecode": 0 if loop else self.run(WITH_PREDECODE, same, NULL, False),
+            "decode": self.run(WITH_DECODE | front, same, NULL, False),
+            "issue": issue_bound(b, &self.a.uarch),
+            "ports": port_bound(b),
+            "divider": self.run(WITH_DIVIDER, same, NULL, False),
+            "dependency": self.run(WITH_DEPENDENCIES, same, self.a.parent, False),
+        }
+        bound = max(bounds, key=bounds.get)
+        if bounds[bound] * 10 < total * 9:
+            bound = "conflicts"
+        return {"cycles": total / 64.0, "bound": bound, "bounds": {name: value / 64.0 for name, value in bounds.items()},
+                "instructions": [self.instruction(k) for k in range(b.n)], "ports": uses, "chain": self.chain(),
+                "uncovered": b.uncovered, "uops": int(issue_bound(b, &self.a.uarch) * self.a.uarch.pipe.issue // 64), "width": self.a.uarch.pipe.issue, "bytes": b.bytes}
+
+    cdef instruction(self, int k):
+        cdef Insn* i = &self.a.block.insns[k]
+        return {"length": i.length, "group": NAMES[i.group], "uops": i.slots, "latency": i.latency + (i.load_latency if i.loads else 0),
+                "loads": i.loads, "stores": i.stores, "uncovered": bool(i.uncovered), "fused": bool(i.fused_branch),
+                "ports": [self.a.block.uops[i.first + j].ports for j in range(i.n_uops)]}
+
+    cdef list chain(self):
+        """The instructions of one turn of the longest chain, in its order: from the last instance back until an instruction repeats."""
+        cdef int n = self.a.block.n, at, latest = -1
+        cdef int64_t best = -1
+        for k in range(N_CELLS):
+            if self.a.sim.writer[k] >= 0 and self.a.sim.ready[k] > best and self.a.sim.writer[k] < MAX_INSTANCES:
+                best, latest = self.a.sim.ready[k], self.a.sim.writer[k]
+        path, seen = [], {}
+        at = latest
+        while at >= 0 and at < MAX_INSTANCES and at % n not in seen:
+            seen[at % n] = len(path)
+            path.append(at % n)
+            at = self.a.parent[at]
+        if at < 0 or at >= MAX_INSTANCES:
+            return []
+        return path[seen[at % n]:][::-1]
