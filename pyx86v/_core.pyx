@@ -94,6 +94,10 @@ cdef int python_exit(void* owner, Event* ev) noexcept with gil:
     return (<Machine>owner)._exit_event(ev)
 
 
+cdef uint64_t python_idle(void* owner, uint64_t cycles) noexcept with gil:
+    return (<Machine>owner)._idle_for(cycles)
+
+
 cdef class Machine(MachineState):
     """One computer: RAM, a processor profile, a modelled TLB, devices, a clock, and a guest.
 
@@ -480,6 +484,34 @@ cdef class Machine(MachineState):
         """
         self._own().exit_hooks.append(hook)
         self.e.has_exit_hook = True
+
+    def on_idle(self, hook):
+        """Call hook(seconds) where the guest waits in HLT for its next event, instead of letting its time jump there.
+
+        seconds is how far off the event is, None when there is none, so that only the host can wake the guest.  The hook
+        sleeps as it likes, may send(), and returns the seconds that have passed for the guest, at most those.  An exception
+        in it ends the run and comes out of run().  None: time jumps again.  ValueError on a machine with several guests.
+
+            m.on_idle(lambda seconds: time.sleep(seconds) or seconds)       # idle time as long as it would be
+        """
+        if len(self._guests) > 1:
+            raise ValueError("on_idle: several guests, expected one")
+        self._expect_made()
+        self._idle_hook = hook
+        self.e.idle = python_idle
+        if hook is None:
+            self.e.idle = NULL
+
+    cdef uint64_t _idle_for(self, uint64_t cycles) noexcept:
+        """What of `cycles` passes; FOREVER after an exception."""
+        hertz = self.e.world.platform.cycles_per_second
+        seconds = None if cycles == FOREVER else cycles / hertz
+        try:
+            passed = self._idle_hook(seconds)
+            return cycles if seconds is not None and passed >= seconds else min(max(int(passed * hertz), 0), FOREVER - 1)
+        except BaseException as error:
+            self._failed(error)
+            return FOREVER
 
     cdef int _failed(self, error) noexcept:
         """Keep the first exception of a callback for run() to raise."""

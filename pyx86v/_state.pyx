@@ -75,12 +75,12 @@ cdef class MachineState:
             return account_tlb(&a)
         return account_walks(&a) if what == "walks" else account_ledger(&a, what == "ledger_units")
 
-    def _sink(self, uint32_t index, what):
-        """What one guest sent: "console", "debug" or "report", as bytes."""
+    def _sink(self, uint32_t index, what, uint64_t first=0):
+        """What one guest sent, from byte `first` on: "console", "debug" or "report", as bytes."""
         self._expect_mine()
         s = &self.worlds.seat[index].sinks
         b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
-        return b.data[:b.size]
+        return b.data[min(first, b.size):b.size]
 
     # -- counts ------------------------------------------------------------------------------
 
@@ -215,6 +215,7 @@ cdef class MachineState:
         self._expect_mine()
         buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
         self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
+        self.e.due = 0                                                     # and a running one is interrupted
 
     # -- registers and memory ----------------------------------------------------------------
 

@@ -56,14 +56,20 @@ def hertz(profile):
 @OPTIONAL_GUEST
 @SEVERAL
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
+@click.option("--interactive", "-i", is_flag=True,
+              help="Your terminal is the guest's serial console; Ctrl-A x leaves.  Only here idle time passes by the wall clock.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
 @SYMBOLS
 @shared
-def run(guest, several, style, quiet, symbols, options):
+def run(guest, several, style, interactive, quiet, symbols, options):
     """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
     GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
     The exit status is the guest's own; 124 if a limit was reached, 2 for a bad argument or image.
+
+    A run is deterministic, and a guest that waits for a timer does so in no time.  With --interactive your terminal is its
+    serial console (COM1; Linux: console=ttyS0): keys go there as you type them, Ctrl-C too, and waiting takes as long as the
+    guest's clock says.  Ctrl-A x leaves, Ctrl-A a sends Ctrl-A, Ctrl-A h helps.  Pipes work as well.
 
     \b
     Examples:
@@ -71,11 +77,18 @@ def run(guest, several, style, quiet, symbols, options):
       pyx86v run sieve --style vmx+ept --cpu nehalem
       pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
       pyx86v run bzImage --entry 64 --initrd base.cpio --initrd extra.cpio
+      pyx86v run vmlinuz --initrd shell.cpio --kernel-args "console=ttyS0" --interactive
       pyx86v run --guest qsort,style=vmx+ept --guest sieve,memory=32M --quantum 100000
     """
     found = find_guests(guest, several)
+    if interactive and (several or options.json == "-"):
+        raise click.UsageError("--interactive: expected one GUEST, and no --json -")
     machine = session.start(found, style, options)
-    result = name_end(session.run(machine, found, options, None if options.json == "-" else sys.stdout), symbols)
+    if interactive:
+        result = session.interact(machine, found, options)
+    else:
+        result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
+    result = name_end(result, symbols)
     if not quiet and options.json != "-":
         parts = [tables.ledger_table(result), tables.counts_table(result)]
         if any(row["count"] for row in result["exits"].values()):

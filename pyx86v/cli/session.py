@@ -10,10 +10,12 @@ import time
 from contextlib import contextmanager
 
 from pyx86v.cli.guests import Guest, Several
+from pyx86v.cli.terminal import Left, Terminal
 from pyx86v.report import json as report
 from pyx86v.report.tables import console
 
 LOADED = ("initrd", "kernel_args", "entry")     # what Machine.load() is told
+INTERRUPTED = {"reason": "interrupt", "status": 0, "detail": "Ctrl-C"}
 PERIOD_S = 0.2                  # how often the progress line changes, in seconds
 
 
@@ -110,9 +112,26 @@ def run(machine, guest, options, out=None):
         else:
             end = run_to_end(machine, options)
     except KeyboardInterrupt:
-        end = {"reason": "interrupt", "status": 0, "detail": "Ctrl-C"}
+        end = INTERRUPTED
     finally:
         screen.close()
+    return finished(machine, guest, end, began)
+
+
+def interact(machine, guest, options):
+    """The same with the user at the guest's serial console, who may also leave by Ctrl-A x."""
+    began, terminal = time.perf_counter(), Terminal(machine)
+    try:
+        with terminal.opened():
+            end = run_to_end(machine, options)
+    except Left:
+        end = {"reason": "left", "status": 0, "detail": "Ctrl-A x"}
+    except KeyboardInterrupt:
+        end = INTERRUPTED
+    return finished(machine, guest, end, began)
+
+
+def finished(machine, guest, end, began):
     names = [part.name for part, _ in guest.parts] if isinstance(guest, Several) else []
     return report.run_result(machine, guest.name, end, time.perf_counter() - began, names)
 

@@ -269,15 +269,26 @@ cdef void raise_fault(Engine* e, uint64_t rip, const Fault* f) noexcept nogil:
     ev.has_error = has_error_code(f.vector)
     finish(e, &ev, e.style.handlers[EV_EXCEPTION](&e.guest, &ev))
 
+cdef uint64_t sleeps_until(Engine* e, uint64_t now) noexcept nogil:
+    """Guest time at which HLT's wait goes on: that of the next event, or what the host's pace makes of it."""
+    cdef uint64_t passed
+    if e.idle is NULL:
+        return e.due
+    passed = e.idle(e.owner, NEVER if e.due == NEVER else e.due - now)
+    if passed == NEVER:
+        stop(e, STOP_SIGNAL, 0)
+        return now
+    return now + passed
+
 cdef void wait_for_interrupt(Engine* e) noexcept nogil:
     """HLT: machine time jumps to the next event until something wakes the guest."""
-    cdef uint64_t now, target, rip = env_u64(e.env, ENV_EIP)[0]
+    cdef uint64_t now, until, target, rip = env_u64(e.env, ENV_EIP)[0]
     while True:
         if platform_irq(&e.world.platform):
             if offer_interrupt(e, rip, False) or e.stopping:
                 return
         refresh_due(e)
-        if e.due == NEVER or not env_u64(e.env, ENV_EFLAGS)[0] & FL_IF:
+        if (e.due == NEVER and e.idle is NULL) or not env_u64(e.env, ENV_EFLAGS)[0] & FL_IF:
             stop(e, STOP_HALT, 0)
             return
         now = guest_time(&e.guest)
@@ -285,11 +296,14 @@ cdef void wait_for_interrupt(Engine* e) noexcept nogil:
             if e.gives_way:
                 stop(e, STOP_WAIT, 0)
                 return
+            until = sleeps_until(e, now)
+            if e.stopping:
+                return
+            target = until * UNITS_PER_CYCLE
             if e.guest.clock_instructions:
-                e.guest.skipped += e.due - now
-                charge_units(e.ledger, IDLE, (e.due - now) * UNITS_PER_CYCLE)
-            else:
-                target = e.due * UNITS_PER_CYCLE
+                e.guest.skipped += until - now
+                charge_units(e.ledger, IDLE, (until - now) * UNITS_PER_CYCLE)
+            elif target > e.ledger.total:
                 charge_units(e.ledger, IDLE, target - e.ledger.total)
         if over_limit(e):
             return

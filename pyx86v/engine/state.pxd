@@ -188,6 +188,7 @@ ctypedef struct Engine:
     int (*py_mmio)(void* owner, Event* e) noexcept nogil
     int (*py_exit)(void* owner, Event* e) noexcept nogil   # hook on exits: 0 or stop
     bint has_exit_hook
+    uint64_t (*idle)(void* owner, uint64_t cycles) noexcept nogil    # NULL, or who says how many of the cycles of a HLT pass; NEVER: stop
     uint8_t* py_ports        # bitmap of ports that belong to Python devices, of the world in front
     void* owner
     uint64_t slow_paths  # how often the slow path ran (a speed figure, not a result)
