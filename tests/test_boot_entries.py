@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import debian
 import images
 import linux_guest
 from pyx86v import Machine, boot
@@ -109,7 +110,7 @@ def test_linux_by_its_other_entries(linux, tmp_path, unwrapped, entry, style):
     extra.write_bytes(linux_guest.entry(1, "text", linux_guest.FILE, OTHER) + linux_guest.entry(0, "TRAILER!!!", 0))
     try:
         kernel = linux_guest.vmlinux() if unwrapped else linux.kernel
-    except linux_guest.Unavailable as reason:
+    except debian.Unavailable as reason:
         pytest.skip(str(reason))
     machine = Machine(memory=linux.memory, style=style)
     machine.load(str(kernel), initrd=[str(linux.initrd), str(extra)], kernel_args=linux.args, entry=entry)

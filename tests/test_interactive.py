@@ -30,7 +30,7 @@ TIMEOUT_S = 40
 def shell(linux, tmp_path_factory):
     """The arguments of `pyx86v` that boot into a shell."""
     disk = tmp_path_factory.mktemp("shell") / "shell.cpio"
-    disk.write_bytes(linux_guest.initrd(SHELL))
+    disk.write_bytes(linux_guest.initrd(init=SHELL))
     kernel = linux.kernel
     return ["run", str(kernel), "--interactive", "--quiet", "--initrd", str(disk), "--kernel-args", f"{linux.args} quiet", "--memory", str(linux.memory)]
 
