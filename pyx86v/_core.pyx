@@ -18,7 +18,7 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_MASK
 from pyx86v.cost.ledger cimport Ledger
-from pyx86v.devices.platform cimport platform_init
+from pyx86v.devices.platform cimport FEATURE_DEADLINE, FEATURE_X2APIC, PLATFORM_OFF, platform_init
 from pyx86v.engine.breakpoints cimport breakpoint_change
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
@@ -28,6 +28,7 @@ from pyx86v.engine.worlds cimport *
 from pyx86v.engine.uc cimport uc_strerror
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.msr cimport msr_init
 from pyx86v.vmm.ring cimport hole_text
 from pyx86v.vmm.paging cimport paging_refresh
 
@@ -192,7 +193,8 @@ cdef class Machine(MachineState):
             seat.style = _style_of(each.capsule)
             end = place_world(e, seat.world, end, each.memory,
                               (seat.style.monitor_bytes(each.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
-            platform_init(&seat.world.platform, p.frequency_hz, each.memory)
+            platform_init(&seat.world.platform, p.frequency_hz, each.memory, FEATURE_X2APIC * p.features["x2apic"] |
+                          FEATURE_DEADLINE * p.features["tsc_deadline"], p.maxphyaddr)
         e.style = self.worlds.seat[0].style
         allocate_ram(e, end)
         allocate_tables(e, p.instructions)
@@ -267,7 +269,7 @@ cdef class Machine(MachineState):
         c.set(c, REG_RFLAGS, entry.get("eflags", 2))
         c.set(c, REG_RIP, entry["rip"])
         c.set(c, REG_PAT, 0x0007040600070406)          # SDM 3A 11.12.4
-        self.e.vcpu.msr_value[1] = 1               # IA32_MISC_ENABLE: fast strings
+        msr_init(&self.e.guest, entry["mode"] != "real")
         paging_refresh(&self.e.guest)
         return 0
 
@@ -353,6 +355,8 @@ cdef class Machine(MachineState):
         detail = ""
         if reason == STOP_SHUTDOWN:
             detail = "reset" if self.e.world.platform.stop else "triple fault"
+        elif reason == STOP_EXIT and self.e.world.platform.stop == PLATFORM_OFF:
+            detail = "power off"
         elif reason == STOP_HOLE and self.e.style.deprivileged:
             detail = hole_text(&self.e.vcpu.ring)
         return Stop(_REASONS.get(reason, StopReason.ERROR), self.e.vcpu.stop_status, detail)

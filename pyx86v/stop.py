@@ -6,7 +6,7 @@ from collections import namedtuple
 
 class StopReason(enum.Enum):
     """Why a run ended."""
-    EXIT = "exit"              # the guest wrote its status to the debug-exit port
+    EXIT = "exit"              # the guest wrote its status to the debug-exit port, or switched the machine off (status 0)
     HALT = "halt"              # HLT with nothing left that could wake the guest
     SHUTDOWN = "shutdown"      # triple fault, or the guest reset the machine
     LIMIT = "limit"            # a limit of run()

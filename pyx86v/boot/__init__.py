@@ -4,9 +4,10 @@
     image = boot.load("kernel.elf", 64 << 20, kernel_args="console=ttyS0", initrd="initrd.cpio")
     image.kind, image.segments, image.entry
 """
+from dataclasses import replace
 from functools import partial
 
-from pyx86v.boot import elf, firmware, linux, multiboot, multiboot2, pvh, realmode
+from pyx86v.boot import acpi, elf, firmware, linux, mptable, multiboot, multiboot2, pvh, realmode
 from pyx86v.boot.image import BootError, BootImage, read_file, read_modules
 
 __all__ = ["ENTRIES", "BootError", "BootImage", "load"]
@@ -39,8 +40,10 @@ def load(path, memory_bytes, kernel_args="", initrd=None, entry="auto"):
         entry = next(iter(offered))
     if entry not in offered:
         raise BootError(f"{path}: entry: a kernel without the needed entry {entry}, expected one of its own: {', '.join(offered)}")
-    return offered[entry](path, memory_bytes=memory_bytes, modules=modules,
-                          kernel_args=kernel_args.encode("utf-8", "surrogateescape"))
+    image = offered[entry](path, memory_bytes=memory_bytes, modules=modules, kernel_args=kernel_args.encode("utf-8", "surrogateescape"))
+    if image.kind == "firmware":
+        return image
+    return replace(image, segments=[*image.segments, *acpi.tables(), *mptable.tables()])     # what a PC's firmware would have left
 
 
 def offers(path, data):

@@ -9,6 +9,8 @@ import stat
 from bisect import insort
 from dataclasses import dataclass, field
 
+from pyx86v.boot import acpi
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4096
 LARGEST_FILE = GIB
@@ -103,7 +105,7 @@ class Layout:
         self.path = path
         self.memory_bytes = memory_bytes
         self.segments = []
-        self.rsdp = 0                                       # address of the ACPI tables' root pointer, 0 without
+        self.rsdp = acpi.AT                                 # address of the ACPI tables' root pointer
         self._used = [(*HOLE, "the hole below 1 MiB")]      # (start, end, name), sorted
 
     def error(self, where, text):

@@ -6,7 +6,7 @@ header says that it cannot do without.
 """
 import struct
 
-from pyx86v.boot import elf, state
+from pyx86v.boot import acpi, elf, state
 from pyx86v.boot.image import KIB, LOW_END, MIB, PAGE, BootImage, Layout, memory_map
 from pyx86v.boot.multiboot import place_by_addresses, put_modules
 
@@ -94,6 +94,8 @@ def information(layout, end, kernel_args, modules, parts):
     parts.append(tag(MEMORY, struct.pack("<II", LOW_END // KIB, (layout.memory_bytes - MIB) // KIB)))
     areas = b"".join(struct.pack("<QQII", *area, 0) for area in memory_map(layout.memory_bytes))
     parts.append(tag(MMAP, struct.pack("<II", 24, 0) + areas))
+    root = acpi.tables()[0][1]
+    parts += [tag(OLD_ACPI, root[:20]), tag(NEW_ACPI, root)]
     body = b"".join(parts) + tag(END, b"")
     return layout.put("multiboot2 information", struct.pack("<II", 8 + len(body), 0) + body, **LOW)
 

@@ -33,7 +33,7 @@ REPLACEMENTS = ("fifo", "round-robin", "random", "lru")
 PAGE_SIZES = ("4K", "2M", "1G")
 PRICES = tuple(name.lower() for name, number in sorted(Price.__members__.items(), key=lambda item: item[1]) if name != "N_PRICES")
 FEATURES = ("pcid", "invpcid", "tagged_tlb", "nested_paging", "pages_1g", "nx", "smep", "smap", "sysenter", "syscall_32", "xsave",
-            "avx", "rdtscp")
+            "avx", "rdtscp", "x2apic", "tsc_deadline")
 
 
 class ProfileError(ValueError):

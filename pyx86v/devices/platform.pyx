@@ -7,10 +7,14 @@ chip's registers or edges change.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
+from pyx86v.devices.acpi_pm cimport PM_HERTZ, pm_edge, pm_read, pm_run, pm_sci, pm_write
 from pyx86v.devices.clock cimport PIT_HERTZ, RTC_HERTZ, cycle_of, pulses_at
 from pyx86v.devices.debug cimport debug_print, debug_report
+from pyx86v.devices.ioapic cimport IOAPIC_BASE, ioapic_end, ioapic_init, ioapic_load, ioapic_store
 from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_init, kbc_irq, kbc_status, kbc_write
-from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_set_irq, pic_write
+from pyx86v.devices.lapic cimport (deadline_schedule, lapic_answers, lapic_init, lapic_load, lapic_msr_read, lapic_msr_write,
+                                   lapic_run, lapic_store)
+from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_write
 from pyx86v.devices.pit cimport (channel_edge, channel_gate, channel_read, channel_run, channel_write, pit_control,
                                  pit_init)
 from pyx86v.devices.rtc cimport rtc_edge, rtc_init, rtc_irq, rtc_read, rtc_run, rtc_write
@@ -26,7 +30,7 @@ cdef inline uint64_t pit_pulses(const Platform* p, uint64_t now) noexcept nogil:
 
 cdef void pit_schedule(Platform* p) noexcept nogil:
     """IRQ 0 follows channel 0's output; find its next edges."""
-    pic_set_irq(&p.pic, 0, p.pit.channel[0].out)
+    platform_set_irq(p, 0, p.pit.channel[0].out)
     p.pit_rise = cycle_of(channel_edge(&p.pit.channel[0], True), PIT_HERTZ, p.cycles_per_second)
     p.pit_fall = cycle_of(channel_edge(&p.pit.channel[0], False), PIT_HERTZ, p.cycles_per_second)
 
@@ -36,7 +40,8 @@ cdef void pit_run(Platform* p, int channel, uint64_t now) noexcept nogil:
     cdef bint rose = channel_run(&p.pit.channel[channel], pit_pulses(p, now))
     if channel == 0 and (now >= p.pit_rise or now >= p.pit_fall):
         if rose:                                 # also when the line was high before: it fell in between
-            pic_set_irq(&p.pic, 0, False)
+            platform_set_irq(p, 0, False)
+            platform_set_irq(p, 0, True)
         pit_schedule(p)
 
 
@@ -67,7 +72,7 @@ cdef void rtc_update(Platform* p, uint64_t now) noexcept nogil:
 
 
 cdef void rtc_schedule(Platform* p) noexcept nogil:
-    pic_set_irq(&p.pic, 8, rtc_irq(&p.rtc))
+    platform_set_irq(p, 8, rtc_irq(&p.rtc))
     p.rtc_rise = cycle_of(rtc_edge(&p.rtc), RTC_HERTZ, p.cycles_per_second)
 
 
@@ -89,13 +94,26 @@ cdef void cmos_write(Platform* p, uint8_t value, uint64_t now) noexcept nogil:
         rtc_schedule(p)
 
 
-cdef void timers_run(Platform* p, uint64_t now) noexcept nogil:
-    """Bring the interrupt lines of the timers to the present."""
+cdef void pm_schedule(Platform* p) noexcept nogil:
+    platform_set_irq(p, 9, pm_sci(&p.pm))
+    p.pm_rise = cycle_of(pm_edge(&p.pm), PM_HERTZ, p.cycles_per_second)
+
+
+cdef void pm_update(Platform* p, uint64_t now) noexcept nogil:
+    pm_run(&p.pm, pulses_at(now, PM_HERTZ, p.cycles_per_second))
+    pm_schedule(p)
+
+
+cdef void platform_timers(Platform* p, uint64_t now) noexcept nogil:
+    """Bring the interrupt lines of the timers, and the local APIC's, to the present."""
     if now >= p.pit_rise or now >= p.pit_fall:
         pit_run(p, 0, now)
     if now >= p.rtc_rise:
         rtc_update(p, now)
         rtc_schedule(p)
+    if now >= p.pm_rise:
+        pm_update(p, now)
+    lapic_run(&p.lapic, now)
 
 
 cdef void request_stop(Platform* p, uint32_t reason, uint32_t status) noexcept nogil:
@@ -122,9 +140,21 @@ cdef void port92_write(Platform* p, uint8_t value) noexcept nogil:
 
 
 cdef void kbc_changed(Platform* p) noexcept nogil:
-    pic_set_irq(&p.pic, 1, kbc_irq(&p.kbc))
+    platform_set_irq(p, 1, kbc_irq(&p.kbc))
     if p.kbc.reset:
         request_stop(p, PLATFORM_RESET, 0)
+
+
+cdef uint8_t pm_port_read(Platform* p, uint16_t port, uint64_t now) noexcept nogil:
+    pm_update(p, now)
+    return pm_read(&p.pm, port & 15, pulses_at(now, PM_HERTZ, p.cycles_per_second))
+
+
+cdef void pm_port_write(Platform* p, uint16_t port, uint8_t value, uint64_t now) noexcept nogil:
+    pm_update(p, now)
+    if pm_write(&p.pm, port & 15, value):
+        request_stop(p, PLATFORM_OFF, 0)
+    pm_schedule(p)
 
 
 cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcept nogil:
@@ -133,12 +163,12 @@ cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcep
     cdef uint8_t value
     if group == 0x7F:                            # 3F8h
         value = uart_read(&p.uart, s, port & 7)
-        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+        platform_set_irq(p, 4, uart_irq(&p.uart))
         return value
     elif group == 0x04 or group == 0x14:         # 20h, A0h
         if port & 7 > 1:
             return 0xFF
-        timers_run(p, now)
+        platform_timers(p, now)
         return pic_read(&p.pic, port >= 0xA0, port & 1)
     elif group == 0x08:                          # 40h
         return pit_read(p, port, now) if port < 0x44 else 0xFF
@@ -162,6 +192,8 @@ cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcep
         return vga_read(&p.vga, port, pit_pulses(p, now))
     elif group == 0x9A:                          # 4D0h
         return p.pic.master.elcr if port == 0x4D0 else p.pic.slave.elcr if port == 0x4D1 else 0xFF
+    elif group == 0xC0 or group == 0xC1:         # 600h
+        return pm_port_read(p, port, now)
     elif group == 0x19F:                         # CF8h
         return p.sysctl.reset_control if port == 0xCF9 else 0xFF
     return 0xFF
@@ -172,10 +204,10 @@ cdef void byte_out(Platform* p, Sinks* s, uint16_t port, uint8_t value, uint64_t
     cdef int group = port >> 3
     if group == 0x7F:                            # 3F8h
         uart_write(&p.uart, s, port & 7, value)
-        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+        platform_set_irq(p, 4, uart_irq(&p.uart))
     elif group == 0x04 or group == 0x14:         # 20h, A0h
         if port & 7 <= 1:
-            timers_run(p, now)
+            platform_timers(p, now)
             pic_write(&p.pic, port >= 0xA0, port & 1, value)
     elif group == 0x08:                          # 40h
         if port < 0x44:
@@ -206,12 +238,14 @@ cdef void byte_out(Platform* p, Sinks* s, uint16_t port, uint8_t value, uint64_t
     elif group == 0x78 or group == 0x79 or group == 0x7A or group == 0x7B:
         vga_write(&p.vga, port, value)
     elif group == 0x9A:                          # 4D0h
-        timers_run(p, now)
+        platform_timers(p, now)
         if port == 0x4D0:
             p.pic.master.elcr = value & ELCR_MASTER
         elif port == 0x4D1:
             p.pic.slave.elcr = value & ELCR_SLAVE
             pic_cascade(&p.pic)
+    elif group == 0xC0 or group == 0xC1:         # 600h
+        pm_port_write(p, port, value, now)
     elif group == 0x19F:                         # CF8h
         if port == 0xCF9 and reset_control_write(&p.sysctl, value):
             request_stop(p, PLATFORM_RESET, 0)
@@ -254,22 +288,95 @@ cdef void platform_out(Platform* p, Sinks* s, uint16_t port, int size_bytes, uin
         byte_out(p, s, <uint16_t>(port + i), <uint8_t>(value >> (8 * i)), now)
 
 
+# The APICs: memory and MSRs ----------------------------------------------------------------------
+
+cdef inline uint32_t apic_load(Platform* p, uint64_t gpa, bint local, uint64_t now) noexcept nogil:
+    """One doubleword of either page."""
+    return lapic_load(&p.lapic, gpa & 0xFFC, now) if local else ioapic_load(&p.ioapic, gpa & 0xFFC)
+
+
+cdef inline void apics_agree(Platform* p) noexcept nogil:
+    """What the local APIC has to tell the I/O APIC."""
+    cdef uint32_t vector = p.lapic.ended
+    if vector:
+        p.lapic.ended = 0
+        ioapic_end(&p.ioapic, &p.lapic, vector)
+
+
+cdef bint platform_mmio_read(Platform* p, uint64_t gpa, int size_bytes, uint64_t* out, uint64_t now) noexcept nogil:
+    """Read 1, 2, 4 or 8 bytes inside 8 aligned ones.  False: nothing of the platform is there.
+
+    The manuals define only aligned doublewords; others get the bytes that the doublewords have there.
+    """
+    cdef bint local = lapic_answers(&p.lapic, gpa)
+    if not local and gpa >> 12 != IOAPIC_BASE >> 12:
+        return False
+    platform_timers(p, now)
+    out[0] = apic_load(p, gpa, local, now)
+    if size_bytes == 8:
+        out[0] |= <uint64_t>apic_load(p, gpa + 4, local, now) << 32
+    else:
+        out[0] = out[0] >> 8 * (gpa & 3) & ((<uint64_t>1 << 8 * size_bytes) - 1)
+    return True
+
+
+cdef bint platform_mmio_write(Platform* p, uint64_t gpa, int size_bytes, uint64_t value, uint64_t now) noexcept nogil:
+    """Write aligned doublewords; parts of one are ignored.  False: nothing of the platform is there."""
+    cdef bint local = lapic_answers(&p.lapic, gpa)
+    if not local and gpa >> 12 != IOAPIC_BASE >> 12:
+        return False
+    if size_bytes < 4 or gpa & 3:
+        return True
+    platform_timers(p, now)
+    if local:
+        lapic_store(&p.lapic, gpa & 0xFFC, <uint32_t>value, now)
+    else:
+        ioapic_store(&p.ioapic, &p.lapic, gpa & 0xFFC, <uint32_t>value)
+    apics_agree(p)
+    return True
+
+
+cdef bint platform_msr_read(Platform* p, uint32_t msr, uint64_t* out, uint64_t now) noexcept nogil:
+    """An MSR of the local APIC.  False: there is none, or not in its mode (#GP)."""
+    platform_timers(p, now)
+    return lapic_msr_read(&p.lapic, msr, now, out)
+
+
+cdef bint platform_msr_write(Platform* p, uint32_t msr, uint64_t value, uint64_t now) noexcept nogil:
+    """False: #GP.  Afterwards platform_next_event() may be another."""
+    cdef bint legal
+    platform_timers(p, now)
+    legal = lapic_msr_write(&p.lapic, msr, value, now)
+    apics_agree(p)
+    return legal
+
+
+cdef void platform_tsc_set(Platform* p, uint64_t offset, uint64_t now) noexcept nogil:
+    """The processor's time stamp counter is guest time plus `offset` from now on: deadlines move."""
+    platform_timers(p, now)
+    p.lapic.tsc_offset = offset
+    deadline_schedule(&p.lapic, now)
+
+
 cdef void platform_advance(Platform* p, Sinks* s, uint64_t now) noexcept nogil:
     """Bring timers and the host's input to the present; raise and lower the interrupt lines."""
-    timers_run(p, now)
+    platform_timers(p, now)
     if p.uart.received < s.input.size:
         uart_receive(&p.uart, s)
-        pic_set_irq(&p.pic, 4, uart_irq(&p.uart))
+        platform_set_irq(p, 4, uart_irq(&p.uart))
 
 
-cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_bytes) noexcept nogil:
+cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_bytes, int features, int maxphyaddr) noexcept nogil:
     """Power on at guest time 0, in the state that PC firmware leaves.
 
     cycles_per_second  of the processor; raised to the timer's 1,193,182 when below
     ram_bytes          told to firmware through the CMOS memory
+    features           PlatformFeatures of the processor
     """
     memset(p, 0, sizeof(Platform))
     p.cycles_per_second = cycles_per_second if cycles_per_second > PIT_HERTZ else PIT_HERTZ
+    lapic_init(&p.lapic, features & FEATURE_X2APIC, features & FEATURE_DEADLINE, maxphyaddr)
+    ioapic_init(&p.ioapic)
     pic_init(&p.pic)
     uart_init(&p.uart)
     kbc_init(&p.kbc)
@@ -278,3 +385,4 @@ cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_by
     vga_init(&p.vga)
     pit_schedule(p)
     rtc_schedule(p)
+    pm_schedule(p)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """May a `Platform` out of a file be used?  Checked is what the chips use as an index, divide by or wait for."""
 from libc.stdint cimport uint64_t
+from pyx86v.devices.clock cimport NEVER
+from pyx86v.devices.lapic cimport Lapic
 from pyx86v.devices.pit cimport PitChannel, half_left
 from pyx86v.devices.platform cimport Platform
 from pyx86v.devices.rtc cimport Rtc
 
 cdef enum:
     TICK_BITS = 56           # of a chip's clock: two thousand years
+    TIME_BITS = 61           # of a moment in guest time
 
 cdef inline bint channel_is_sound(const PitChannel* c) noexcept nogil:
     """A running count has an end: an output that is due for ever would be waited for, for ever."""
@@ -20,10 +23,17 @@ cdef inline bint channel_is_sound(const PitChannel* c) noexcept nogil:
 cdef inline bint rtc_is_sound(const Rtc* r) noexcept nogil:
     return r.index < 128 and r.tick >> TICK_BITS == 0 and (r.tick - r.origin) >> TICK_BITS == 0
 
-cdef inline bint platform_is_sound(const Platform* p, uint64_t cycles_per_second) noexcept nogil:
+cdef inline bint lapic_is_sound(const Lapic* l, const Lapic* fresh) noexcept nogil:
+    """A count that runs ends, within the time that there is."""
+    return (l.due == NEVER or l.due >> TIME_BITS == 0) and l.since >> TIME_BITS == 0 and l.divide <= 0xB and l.vector <= 0xFF and \
+        l.ended <= 0xFF and l.has_x2apic == fresh.has_x2apic and l.has_deadline == fresh.has_deadline and \
+        l.maxphyaddr == fresh.maxphyaddr
+
+cdef inline bint platform_is_sound(const Platform* p, const Platform* fresh) noexcept nogil:
     cdef int i
     for i in range(3):
         if not channel_is_sound(&p.pit.channel[i]):
             return False
-    return p.cycles_per_second == cycles_per_second and rtc_is_sound(&p.rtc) and p.uart.head < 16 and \
+    return lapic_is_sound(&p.lapic, &fresh.lapic) and p.ioapic.index <= 0xFF and \
+        p.cycles_per_second == fresh.cycles_per_second and rtc_is_sound(&p.rtc) and p.uart.head < 16 and \
         p.uart.count <= 16 and p.vga.dac_at < 768 and p.kbc.a20 <= 1

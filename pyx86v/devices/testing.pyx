@@ -2,9 +2,10 @@
 """A bare platform for tests: no processor, ports and time by hand."""
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from pyx86v.devices.pic cimport pic_set_irq
-from pyx86v.devices.platform cimport (Platform, platform_ack, platform_advance, platform_in, platform_init, platform_irq,
-                                      platform_next_event, platform_out)
+from pyx86v.devices.platform cimport (FEATURE_DEADLINE, FEATURE_X2APIC, Platform, platform_ack, platform_advance, platform_cr8,
+                                      platform_in, platform_init, platform_irq, platform_mmio_read, platform_mmio_write,
+                                      platform_msr_read, platform_msr_write, platform_next_event, platform_out,
+                                      platform_set_cr8, platform_set_irq, platform_tsc_set)
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append, sinks_free, sinks_init
 
 
@@ -22,7 +23,7 @@ cdef class PlatformBench:
         sinks_init(&self.s)
 
     def __init__(self, uint64_t cycles_per_second=1_193_182, uint64_t ram_bytes=64 << 20):
-        platform_init(&self.p, cycles_per_second, ram_bytes)
+        platform_init(&self.p, cycles_per_second, ram_bytes, FEATURE_X2APIC | FEATURE_DEADLINE, 40)
 
     def __dealloc__(self):
         sinks_free(&self.s)
@@ -39,6 +40,34 @@ cdef class PlatformBench:
 
     def write(self, uint16_t port, int size_bytes, uint32_t value):
         platform_out(&self.p, &self.s, port, size_bytes, value, self.now)
+
+    def load(self, uint64_t gpa, int size_bytes=4):
+        """What memory of the platform reads, or None where there is none."""
+        cdef uint64_t value = 0
+        return value if platform_mmio_read(&self.p, gpa, size_bytes, &value, self.now) else None
+
+    def store(self, uint64_t gpa, uint64_t value, int size_bytes=4):
+        return bool(platform_mmio_write(&self.p, gpa, size_bytes, value, self.now))
+
+    def rdmsr(self, uint32_t msr):
+        """An MSR of the local APIC, or None: #GP."""
+        cdef uint64_t value = 0
+        return value if platform_msr_read(&self.p, msr, &value, self.now) else None
+
+    def wrmsr(self, uint32_t msr, uint64_t value):
+        """False: #GP."""
+        return bool(platform_msr_write(&self.p, msr, value, self.now))
+
+    def set_tsc_offset(self, uint64_t offset):
+        platform_tsc_set(&self.p, offset, self.now)
+
+    @property
+    def cr8(self):
+        return platform_cr8(&self.p)
+
+    @cr8.setter
+    def cr8(self, uint32_t value):
+        platform_set_cr8(&self.p, value)
 
     def run_to(self, uint64_t now):
         """Move time and advance the platform."""
@@ -57,13 +86,13 @@ cdef class PlatformBench:
         return bool(platform_irq(&self.p))
 
     def ack(self):
-        return platform_ack(&self.p)
+        return platform_ack(&self.p, self.now)
 
     def set_irq(self, int irq, bint level):
         """Drive a request line by hand; the chips own 0, 1, 4 and 8."""
         if not 0 <= irq <= 15 or irq == 2:
             raise ValueError(f"IRQ {irq}: expected 0 to 15, not 2")
-        pic_set_irq(&self.p.pic, irq, level)
+        platform_set_irq(&self.p, irq, level)
 
     def feed(self, bytes data):
         """Append to the host's input for COM1."""

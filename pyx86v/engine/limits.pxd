@@ -2,7 +2,7 @@
 """Stopping the guest, leaving a block, and how far it may run until somebody must look: time, device events, limits, signals."""
 from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport UNITS_PER_CYCLE
-from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_RESET, platform_next_event
+from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_OFF, PLATFORM_RESET, platform_next_event
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, grant, settle
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ring cimport ring_poll, ring_start
@@ -59,6 +59,8 @@ cdef inline void after_device(Engine* e) noexcept nogil:
         stop(e, STOP_EXIT, <int>e.world.platform.stop_status)
     elif e.world.platform.stop == PLATFORM_RESET:
         stop(e, STOP_SHUTDOWN, 0)
+    elif e.world.platform.stop == PLATFORM_OFF:
+        stop(e, STOP_EXIT, 0)
     sync_a20(e)
     refresh_due(e)
     settle(e)

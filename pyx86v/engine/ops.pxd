@@ -8,8 +8,10 @@ cpu_x86_load_seg_cache does the same for guest instructions).
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
+from pyx86v.devices.platform cimport Platform, platform_cr8, platform_set_cr8
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.softtlb cimport page_drop
+from pyx86v.engine.state cimport Engine
 
 cdef enum:
     TSS_KIND = 0x9700        # present, system, busy, type but for its size: of a TSS that the engine may use,
@@ -19,6 +21,10 @@ cdef enum:
 
 cdef inline char* ops_env(Cpu* c) noexcept nogil:
     return cpu_env(<char*>c.owner)
+
+cdef inline Platform* ops_platform(char* env) noexcept nogil:
+    """CR8 is the local APIC's task priority, and lives there."""
+    return &(<Engine**>(env + ENV_ENGINE))[0].world.platform
 
 cdef inline uint64_t env_rflags(char* env) noexcept nogil:
     """EFLAGS is lazy: conditions live in cc_*, DF as +1/-1."""
@@ -98,7 +104,7 @@ cdef inline uint64_t ops_get(Cpu* c, int reg) noexcept nogil:
     if reg == REG_CR4:
         return env_u64(env, ENV_CR + 32)[0]
     if reg == REG_CR8:
-        return env_u64(env, ENV_CR + 64)[0]
+        return platform_cr8(ops_platform(env))
     if reg == REG_EFER:
         return env_u64(env, ENV_EFER)[0]
     if reg == REG_CPL:
@@ -142,7 +148,7 @@ cdef inline void ops_set(Cpu* c, int reg, uint64_t v) noexcept nogil:
         cpu_x86_update_cr4_x86_64(env, <uint32_t>v)
         env_u64(env, ENV_CR + 32)[0] = v
     elif reg == REG_CR8:
-        env_u64(env, ENV_CR + 64)[0] = v
+        platform_set_cr8(ops_platform(env), <uint32_t>v)
     elif reg == REG_EFER:
         ops_set_efer(env, v)
     elif reg == REG_SHADOW:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.decode cimport Insn
 from pyx86v.arch.types cimport *
-from pyx86v.devices.platform cimport platform_in, platform_out
+from pyx86v.devices.platform cimport platform_in, platform_mmio_read, platform_mmio_write, platform_out
 from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport resume_clear
@@ -44,6 +44,11 @@ cdef inline int device_out(Guest* g, Event* ev) noexcept nogil:
 
 cdef inline int device_mmio(Guest* g, Event* ev) noexcept nogil:
     cdef Engine* e = <Engine*>g.owner
+    if ev.kind == EV_MMIO_WRITE:
+        if platform_mmio_write(g.platform, ev.gpa, ev.size, ev.value, guest_time(g)):
+            return RESUME
+    elif platform_mmio_read(g.platform, ev.gpa, ev.size, &ev.value, guest_time(g)):
+        return RESUME
     ev.value = NEVER if ev.kind == EV_MMIO_READ else ev.value
     if e.py_mmio is not NULL:
         return RESUME if e.py_mmio(e.owner, ev) == 0 else STOP

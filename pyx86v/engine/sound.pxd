@@ -80,7 +80,7 @@ cdef inline bint world_is_sound(const World* w, const World* fresh, const Style*
         window_is_sound(&w.window, &fresh.window) and \
         memcmp(&w.window, &w.vcpu[0].paging.window, sizeof(Window)) == 0 and \
         vcpu_is_sound(&w.vcpu[0], &fresh.vcpu[0], style) and \
-        platform_is_sound(&w.platform, fresh.platform.cycles_per_second) and \
+        platform_is_sound(&w.platform, &fresh.platform) and \
         (style.is_sound is NULL or style.is_sound(g))
 
 cdef inline bint ledger_is_sound(const Ledger* l, const Ledger* fresh) noexcept nogil:

@@ -10,6 +10,7 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.ptes cimport PAGING_PAE
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
+from pyx86v.devices.lapic cimport Lapic, is_enabled
 from pyx86v.mmu.mmu cimport Translation, XLAT_EPT_VIOLATION, XLAT_OK, mmu_load_pdptes, pdptes_due
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
@@ -42,21 +43,35 @@ cdef inline void set_register(Guest* g, int gpr, uint64_t value) noexcept nogil:
 
 cdef inline void cpuid_leaf1(Guest* g, uint32_t* r) noexcept nogil:
     """Only features that engine and model really have (SDM 2A CPUID)."""
+    cdef const Lapic* l = &g.platform.lapic
     r[0] = g.cpu_signature
     r[1] &= 0x0000ffffU                                  # one logical processor, APIC id 0
     r[2] &= ~<uint32_t>(1 << 3 | 1 << 5 | 1 << 6 | 1 << 12 | 1 << 15 | 1 << 17 | 1 << 21 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 30)
-    r[2] &= 0x7fffffffU                                  # no MONITOR VMX SMX FMA PDCM x2APIC TSC-deadline XSAVE AVX F16C RDRAND hypervisor
+    r[2] &= 0x7fffffffU                                  # no MONITOR VMX SMX FMA PDCM XSAVE AVX F16C RDRAND hypervisor
+    if l.has_x2apic:
+        r[2] |= 1 << 21
+    if l.has_deadline:
+        r[2] |= 1 << 24
     if g.cpu_pcid:
         r[2] |= 1 << 17
     if g.cpu.get(g.cpu, REG_CR4) & CR4_OSXSAVE:
         r[2] |= 1 << 27
-    r[3] &= ~<uint32_t>(1 << 7 | 1 << 9 | 1 << 14 | 1 << 28)  # no MCE APIC MCA HTT
-    # Machine check is not modelled; the bits of the local APIC would promise a device that is absent.
+    r[3] &= ~<uint32_t>(1 << 7 | 1 << 9 | 1 << 14 | 1 << 28)  # no MCE MCA HTT: machine check is not modelled
+    if is_enabled(l):
+        r[3] |= 1 << 9
 
 cdef inline uint32_t cpuid_highest(const Guest* g) noexcept nogil:
-    """Highest basic leaf: 16H from Skylake (06_4EH) on, 7 before."""
+    """Highest basic leaf: 16H from Skylake (06_4EH) on, 0BH where there is x2APIC mode, 7 before."""
     cdef uint32_t model = (g.cpu_signature >> 4 & 0xf) | (g.cpu_signature >> 12 & 0xf0)
-    return 0x16 if g.cpu_signature >> 8 & 0xf == 6 and model >= 0x4e else 7
+    if g.cpu_signature >> 8 & 0xf == 6 and model >= 0x4e:
+        return 0x16
+    return 0xb if g.platform.lapic.has_x2apic else 7
+
+cdef inline void cpuid_topology(uint32_t sub, uint32_t* r) noexcept nogil:
+    """0BH: one thread in one core; the x2APIC identity is 0.  Level type 1 thread, 2 core, 0 no such level."""
+    r[0] = r[3] = 0
+    r[1] = 1 if sub < 2 else 0
+    r[2] = (sub & 0xff) | (sub + 1 << 8 if sub < 2 else 0)
 
 cdef inline void cpuid_frequency(const Guest* g, uint32_t leaf, uint32_t* r) noexcept nogil:
     """15H: TSC = crystal * EBX / EAX, the crystal given as the frequency itself.  16H: base and maximum in MHz."""
@@ -105,6 +120,14 @@ cdef inline void emul_cpuid_values(Guest* g, uint32_t leaf, uint32_t sub, uint32
     elif leaf == 0x80000001U:
         r[2] &= ~<uint32_t>(1 << 2 | 1 << 12)            # no SVM, SKINIT
         r[3] &= ~<uint32_t>(1 << 9)
+    elif leaf == 6:
+        r[0] = 1 << 2                                    # ARAT: the local APIC's timer never stops
+        r[1] = r[2] = r[3] = 0
+    elif leaf == 0xb:
+        cpuid_topology(sub, r)
+    elif leaf == 0x80000007U:
+        r[0] = r[1] = r[2] = 0
+        r[3] = 1 << 8                                    # the time stamp counter is invariant
     elif leaf == 0x15 or leaf == 0x16:
         cpuid_frequency(g, leaf, r)
     elif leaf not in (0, 1, 2, 4):

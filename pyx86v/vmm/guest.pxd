@@ -71,7 +71,7 @@ cdef enum Delivery:
 
 cdef enum:               # why a run ended
     STOP_NONE = 0
-    STOP_EXIT = 1        # debug-exit port, status = value written
+    STOP_EXIT = 1        # debug-exit port, status = value written; or power off, 0
     STOP_HALT = 2        # HLT with nothing that could wake the guest
     STOP_SHUTDOWN = 3    # triple fault, or reset asked for
     STOP_LIMIT = 4       # cycles, instructions or exits

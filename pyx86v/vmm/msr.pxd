@@ -2,11 +2,13 @@
 """Model-specific registers (SDM volume 4): which exist, what they read, what a write may hold.
 
 The registers that the engine itself uses live in the engine; the rest, which only have to
-read back what was written, live in `Vcpu.msr_value`.  A number that is not listed raises #GP.
+read back what was written, live in `Vcpu.msr_value`, and those of the local APIC in the platform.  A number that is
+not listed raises #GP.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
+from pyx86v.devices.platform cimport platform_msr_read, platform_msr_write, platform_tsc_set
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.paging cimport nxe_changed
 from pyx86v.vmm.guest cimport Guest, N_MSR_SLOTS
@@ -36,7 +38,6 @@ cdef extern from *:
 cdef enum:
     MSR_TSC = 0x10
     MSR_PLATFORM_ID = 0x17
-    MSR_APIC_BASE = 0x1b
     MSR_FEATURE_CONTROL = 0x3a
     MSR_BIOS_SIGN_ID = 0x8b
     MSR_MTRRCAP = 0xfe
@@ -56,6 +57,7 @@ cdef enum:
     SLOT_BIOS_SIGN = 3
     SLOT_MTRR = 4                # 16 slots
     SLOT_MTRR_FIX = 20           # 32 slots
+    MICROCODE = 0xF0             # revision: above those that systems want because of errata, which are not modelled
 
 cdef inline bint is_canonical(uint64_t a) noexcept nogil:
     """Bits 63..47 equal (SDM 1 3.3.7.1)."""
@@ -99,6 +101,24 @@ cdef inline int msr_cpu_reg(uint32_t msr) noexcept nogil:
         return REG_PAT
     return -1
 
+cdef inline bint is_intel(const Guest* g) noexcept nogil:
+    return g.cpu_vendor[0] == b"G"
+
+cdef inline void msr_init(Guest* g, bint from_firmware) noexcept nogil:
+    """The state that firmware hands over: memory is write-back, but for the PC's hole and what lies above 3 GiB."""
+    cdef uint64_t* mtrr = &g.vcpu.msr_value[<int>SLOT_MTRR]
+    cdef uint64_t* fix = &g.vcpu.msr_value[<int>SLOT_MTRR_FIX]
+    cdef int i
+    g.vcpu.msr_value[<int>SLOT_MISC_ENABLE] = 1  # fast strings
+    if not from_firmware:
+        return
+    g.vcpu.msr_value[<int>SLOT_DEF_TYPE] = 0xC06 # on, with fixed ranges; write-back (SDM 3A 11.11.2.1)
+    mtrr[0] = 0xC0000000ULL                      # uncacheable
+    mtrr[1] = ((<uint64_t>1 << g.cpu_maxphyaddr) - 0x40000000ULL) | 0x800
+    fix[0] = fix[8] = 0x0606060606060606ULL      # 250H, 258H: below A0000H; 259H is the screen's, uncacheable
+    for i in range(0x18, 0x20):
+        fix[i] = 0x0505050505050505ULL           # 268H to 26FH: firmware, write-protected
+
 cdef inline bint msr_read(Guest* g, uint32_t msr, uint64_t* out) noexcept nogil:
     """True and the value, or False: the register does not exist (#GP)."""
     cdef int slot = msr_slot(msr), reg = msr_cpu_reg(msr)
@@ -107,6 +127,8 @@ cdef inline bint msr_read(Guest* g, uint32_t msr, uint64_t* out) noexcept nogil:
         out[0] = g.cpu.get(g.cpu, reg)
     elif slot >= 0:
         out[0] = g.vcpu.msr_value[slot]
+        if msr == MSR_BIOS_SIGN_ID and is_intel(g):
+            out[0] = <uint64_t>MICROCODE << 32
     elif msr == MSR_EFER:
         out[0] = g.cpu.get(g.cpu, REG_EFER)
     elif msr == MSR_FS_BASE or msr == MSR_GS_BASE:
@@ -116,14 +138,12 @@ cdef inline bint msr_read(Guest* g, uint32_t msr, uint64_t* out) noexcept nogil:
         out[0] = guest_time(g) + g.vcpu.tsc_offset
     elif msr == MSR_MTRRCAP:
         out[0] = 0x508               # 8 variable ranges, fixed ranges, write-combining (SDM 3A 11.11.1)
-    elif msr == MSR_APIC_BASE:
-        out[0] = 0xFEE00100ULL       # bootstrap processor, local APIC globally disabled
     elif msr == MSR_FEATURE_CONTROL:
         out[0] = 1                   # locked, VMX off: a guest is not offered nested virtualization
     elif msr == MSR_PLATFORM_ID:
         out[0] = 0
     else:
-        return False
+        return platform_msr_read(g.platform, msr, out, guest_time(g))
     return True
 
 cdef inline bint efer_write(Guest* g, uint64_t value) noexcept nogil:
@@ -148,6 +168,7 @@ cdef inline bint msr_write(Guest* g, uint32_t msr, uint64_t value) noexcept nogi
         return efer_write(g, value)
     if msr == MSR_TSC:
         g.vcpu.tsc_offset = value - guest_time(g)
+        platform_tsc_set(g.platform, g.vcpu.tsc_offset, guest_time(g))
         return True
     if msr in (MSR_LSTAR, MSR_CSTAR, MSR_KERNEL_GS_BASE, MSR_FS_BASE, MSR_GS_BASE,
                <uint32_t>MSR_SYSENTER_ESP, <uint32_t>MSR_SYSENTER_EIP) and not is_canonical(value):
@@ -168,8 +189,6 @@ cdef inline bint msr_write(Guest* g, uint32_t msr, uint64_t value) noexcept nogi
         g.cpu.get_segment(g.cpu, SEG_FS if msr == MSR_FS_BASE else SEG_GS, &seg)
         seg.base = value
         g.cpu.set_segment(g.cpu, SEG_FS if msr == MSR_FS_BASE else SEG_GS, &seg)
-    elif msr == MSR_APIC_BASE:
-        return value & 0x800 == 0    # there is no local APIC to enable
     else:
-        return False
+        return platform_msr_write(g.platform, msr, value, guest_time(g))
     return True

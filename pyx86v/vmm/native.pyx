@@ -9,6 +9,7 @@ from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport DEVICE, MMIO_READ, MMIO_WRITE, PORT_IN, PORT_OUT, SWITCH_TASK, charge
 from pyx86v.devices.platform cimport platform_ack
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 
@@ -23,7 +24,7 @@ cdef int native_interrupt(Guest* g, Event* e) noexcept nogil:
     """INTR is up: taken when IF is set and no shadow is in force (SDM 3A 6.8)."""
     if not e.open:
         return RESUME
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
 

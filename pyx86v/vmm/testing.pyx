@@ -7,7 +7,7 @@ from libc.string cimport memset
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.cost.ledger cimport N_CAUSES
-from pyx86v.devices.pic cimport pic_init, pic_set_irq
+from pyx86v.devices.platform cimport platform_init, platform_set_irq
 from pyx86v.mmu.memory cimport ram_read64
 from pyx86v.mmu.mmu cimport (ARRAY_D_4K, ARRAY_I_4K, FLUSH_ASID, MmuConfig, Translation, mmu_init, mmu_translate,
                              mmu_translate_quiet, paging_mode)
@@ -106,7 +106,8 @@ cdef class StyleBench:
         self.cpu.flush, self.cpu.flush_page = fake_flush, fake_flush_page
         for price, units in (prices or {}).items():
             self.ledger.price[<int>price] = units
-        pic_init(&self.platform.pic)
+        platform_init(self.platform, 1_000_000_000, guest, 0, 39)
+        platform_set_irq(self.platform, 0, False)        # the 8254's, which is high until it is programmed
         self.platform.pic.master.imr = self.platform.pic.slave.imr = 0
         self.platform.pic.master.vector = 0x20
         self.vcpu.paging.window.base = base
@@ -190,7 +191,7 @@ cdef class StyleBench:
         self.fake.device_verdict = VERDICTS.index(verdict)
 
     def irq(self, int line, bint level=True):
-        pic_set_irq(&self.platform.pic, line, level)
+        platform_set_irq(self.platform, line, level)
 
     def idle(self, uint64_t units):
         """Time that the engine skips while the guest is halted."""

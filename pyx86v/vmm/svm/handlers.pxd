@@ -11,6 +11,7 @@ from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport *
 from pyx86v.devices.platform cimport platform_ack
 from pyx86v.vmm.account cimport access_port
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.msr cimport MSR_EFER, MSR_PAT, MSR_TSC
@@ -35,7 +36,7 @@ cdef inline int exit_exception(Guest* g, Event* e) noexcept nogil:
 
 cdef inline int inject_interrupt(Guest* g, Event* e) noexcept nogil:
     """Acknowledge the interrupt controller and inject the vector (the guest is open)."""
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.has_error = False
     e.delivery = DELIVER_EXTERNAL
     g.vcpu.line_seen = False

@@ -3,6 +3,7 @@
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.devices.platform cimport platform_ack
 from pyx86v.vmm.account cimport access_port
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.svm.handlers cimport *
@@ -14,7 +15,7 @@ cdef inline int guest_interrupt(Guest* g, Event* e) noexcept nogil:
     """No exit: the line waits for the window; or, without the intercept, the guest takes it itself."""
     if not e.open or g.vcpu.line_seen:
         return RESUME
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
 

@@ -10,6 +10,7 @@ from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport *
 from pyx86v.devices.platform cimport platform_ack
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport *
@@ -67,7 +68,7 @@ cdef inline int on_external(Guest* g, Event* e) noexcept nogil:
         return RESUME
     g.vcpu.line_seen = False
     charge(g.ledger, EMULATION, EMUL_REFLECT)
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
 

@@ -2,6 +2,7 @@
 """What an event does that no control intercepts: the guest's processor carries it out itself."""
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.devices.platform cimport platform_ack
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.vmx.handlers cimport *
@@ -16,7 +17,7 @@ cdef inline int guest_interrupt(Guest* g, Event* e) noexcept nogil:
     """No exit: the line waits for the window; or, without external-interrupt exiting, the guest takes it itself."""
     if not e.open or g.vcpu.line_seen:
         return RESUME
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
 

@@ -9,6 +9,7 @@ from libc.stdint cimport uint64_t
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.cost.ledger cimport EMUL_INSTRUCTION, EMULATION, charge, charge_units
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM, SHADOW_ONCE
+from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_resolve
@@ -73,7 +74,7 @@ cdef inline int interpreted_interrupt(Guest* g, Event* e) noexcept nogil:
     g.vcpu.line_seen = False
     if not e.open:
         return RESUME
-    e.vector = platform_ack(g.platform)
+    e.vector = platform_ack(g.platform, guest_time(g))
     e.delivery = DELIVER_EXTERNAL
     return REFLECT
 
