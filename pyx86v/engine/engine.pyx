@@ -251,7 +251,7 @@ cdef void finish(Engine* e, Event* ev, int verdict) noexcept nogil:
         carry_out(e, ev, advance(e, ev.rip, ev.length))
     else:
         e.stopping = True
-    if ev.kind == EV_WRMSR or ev.kind == EV_CR_WRITE:    # of the local APIC, or the time stamp counter
+    if ev.kind == EV_WRMSR or (ev.kind == EV_CR_WRITE and ev.reg == 8):      # of the local APIC, or the time stamp counter
         refresh_due(e)
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
