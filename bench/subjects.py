@@ -12,6 +12,7 @@ from pyx86v.cli import guests
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "build" / "bench"
 EVENTS = ("nothing", "cpuid", "int80", "out", "movcr3")
+PAGED = ("paged nothing", "paged cpuid", "PTE, INVLPG, load", "paged cli")       # with paging
 ROUNDS = 200_000                # of micro.S
 
 
@@ -25,11 +26,12 @@ def compute_roms():
 
 @functools.cache
 def micro(event):
-    """The path of micro.S built for one of EVENTS."""
+    """The path of micro.S built for one of EVENTS or PAGED."""
     WORK.mkdir(parents=True, exist_ok=True)
-    image = WORK / f"{event}.elf"
+    number = (EVENTS + PAGED).index(event)
+    image = WORK / f"micro{number}.elf"
     subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-Wl,-Ttext=0x100000", "-Wl,--build-id=none", "-Wl,-z,noexecstack",
-                    "-Wl,--no-warn-rwx-segments", "-Wl,-N", f"-DEVENT={EVENTS.index(event)}", HERE / "micro.S", "-o", image], check=True)
+                    "-Wl,--no-warn-rwx-segments", "-Wl,-N", f"-DEVENT={number}", HERE / "micro.S", "-o", image], check=True)
     return str(image)
 
 

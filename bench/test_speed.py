@@ -15,11 +15,14 @@ import pytest
 import linux_guest
 from plain import Plain
 from pyx86v import Machine
-from subjects import EVENTS, QEMU, ROUNDS, compute_roms, micro, qemu_linux, rom
+from subjects import EVENTS, PAGED, QEMU, ROUNDS, compute_roms, micro, qemu_linux, rom
 
 TURNS = int(os.environ.get("PYX86V_BENCH_TURNS", 5))
 HOOKED = 200_000                # instructions that the Python hook counts
 RATIO = {"inline": ("at least", 0.8), "portable": ("at least", 0.55)}
+EXITS = {"paged cpuid": ("vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow"), "paged cli": ("trap+shadow",),
+         "PTE, INVLPG, load": ("vmx+shadow", "svm+shadow", "trap+shadow")}
+SLICE, LONG_SLICE = 30, 10**9   # cycles of a guest's turn
 PER_MISS = {"native": ("at most", 170), "vmx+ept": ("at most", 200)}
 
 
@@ -108,6 +111,48 @@ def test_event(benchmark, event, style):
     ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other)
     assert ours.instructions >= 3 * ROUNDS
     note(benchmark, "events", f"{event}, {style}", (min(mine) - min(theirs)) * 1e9 / ROUNDS, "ns", exits=sum(e["count"] for e in ours.exits.values()))
+
+
+@pytest.mark.parametrize("event, style", [(event, style) for event in EXITS for style in EXITS[event]])
+def test_exit(benchmark, event, style):
+    """What an exit takes, beyond the loop around it."""
+    def other():
+        empty = machine(micro(PAGED[0]), style)
+        start = time.thread_time()
+        empty.run()
+        exits.append(sum(kind["count"] for kind in empty.exits.values()))
+        return time.thread_time() - start
+
+    exits = []
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other)
+    count = sum(kind["count"] for kind in ours.exits.values()) - exits[0]
+    assert count >= ROUNDS
+    note(benchmark, "exits", f"{event}, {style}", (min(mine) - min(theirs)) * 1e9 / count, "ns an exit", ("at most", 300), exits=count,
+         a_round=count / ROUNDS)
+
+
+@pytest.mark.parametrize("style", ["native", "vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow", "trap+shadow"])
+def test_switch_of_worlds(benchmark, style):
+    """Two guests that take turns all the time against the same two with one turn each."""
+    def two(quantum):
+        made = Machine(guests=[{"style": style}] * 2, memory=16 << 20, quantum=quantum)
+        for guest in made.guests:
+            guest.load(micro(PAGED[0]))
+        return made
+
+    def other():
+        few = two(LONG_SLICE)
+        start = time.thread_time()
+        few.run()
+        misses.append(few.tlb["misses"])
+        return time.thread_time() - start
+
+    misses = []
+    ours, mine, theirs = in_turns(benchmark, lambda: two(SLICE), other)
+    switches = ours._worlds()["switches"]
+    assert switches > 5000
+    note(benchmark, "a switch of worlds", style, (min(mine) - min(theirs)) * 1e9 / switches, "ns", ("at most", 1000), switches=switches,
+         walks_a_switch=(ours.tlb["misses"] - misses[0]) / switches)
 
 
 @pytest.mark.skipif(not QEMU, reason="qemu-system-x86_64 missing: apt install qemu-system-x86")

@@ -157,6 +157,14 @@ def test_a_new_tag_comes_before_a_shadow_fault():
     assert [guest.end for guest in machine.guests] == [None, None]
 
 
+@pytest.mark.parametrize("style, profile", [("vmx+shadow", "p4-672"), ("native", "core2"), ("svm+npt", "core2")])
+def test_a_turn_shorter_than_the_walks_that_it_begins_with(style, profile):
+    """Without tags each turn begins with an empty TLB: every one gets an instruction further all the same."""
+    machine = machine_with([("tenant", style)] * 2, quantum=5, profile=profile)
+    machine.run(max_cycles=50_000_000)
+    assert all(guest.instructions > 1000 for guest in machine.guests)
+
+
 def test_one_waits_while_the_other_runs():
     """Time in which one guest is halted is the other's, as far as that has work: together they take less than one after the other."""
     times = {}

@@ -6,19 +6,21 @@ needs no refill of what the modelled TLB has kept for it.  The jump cache, from 
 all: each entry and each translation carries the number of its world (CPUState.cluster_index), and no other finds it.
 
 Invariants
-1. What the model takes from a world that is not in front, its tables lose before it runs (`kept_catch_up`).  Evictions
-   by other worlds are in a log (`drop_evicted`, fill.pxd); after more of them than it holds, or after a flush that
-   is not of one tag, the tables are emptied.  A world that gets another tag, or tag 0 from another, empties them
-   itself (world_tag, worlds.pyx).
+1. Without paging there is no model, and nothing to lose.  What the model takes from a world that is not in front, its tables lose before it runs (`kept_catch_up`).  Evictions
+   by other worlds are in a log (`drop_evicted`, fill.pxd), and so is what a world loses that hands tag 0 over
+   (`kept_note_space`); after more of them than it holds, or after a flush that is not of one tag, the tables are
+   emptied.  A world that gets another tag empties them itself (world_tag, worlds.pyx).
 2. Code and data of a world lie in frames that no other has, so page states and stores concern the tables in front alone.
 """
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove
+from pyx86v.arch.ptes cimport VA_MASK
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.softtlb cimport evict_page
 from pyx86v.engine.state cimport EVICT_LOG, Engine
-from pyx86v.mmu.state cimport Evicted, FLUSH_ALL, FLUSH_INVEPT, FLUSH_INVVPID, Mmu
+from pyx86v.mmu.state cimport Evicted, FLUSH_ALL, FLUSH_INVEPT, FLUSH_INVVPID, Mmu, SIDE_D, SIDE_I
+from pyx86v.mmu.tlb cimport ARRAY_D_4K, ARRAY_L2, TAG_NESTED, TLB_NIL, Tlb
 from pyx86v.vmm.guest cimport walked
 
 ctypedef struct Kept:        # the soft TLB of a world that is not in front
@@ -57,6 +59,26 @@ cdef inline void kept_exchange(Engine* e, Kept* leaves, Kept* comes, uint32_t nu
     leaves.flushes = wide_flushes(e.mmu)
     memmove(e.env + ENV_SOFT, comes.tables, SOFT_BYTES)
     env_u32(e.cpu, CPU_CLUSTER)[0] = number
+
+cdef inline void kept_note_space(Engine* e, int asid) noexcept nogil:
+    """A tag is about to be flushed whose world is not in front: put what the first level holds of it into the log."""
+    cdef Tlb* t = &e.mmu.tlb
+    cdef Evicted* v
+    cdef int i
+    cdef uint16_t index
+    for i in range(t.n_tags):
+        if t.tag[i].asid != asid or t.tag[i].pcid == TAG_NESTED or t.tag[i].live == 0:
+            continue
+        index = t.tag[i].head[0]
+        while index != TLB_NIL:
+            if t.entry[index].array < ARRAY_L2:
+                v = &e.evicted[e.evictions % EVICT_LOG]
+                v.gva = (t.key[index] & VA_MASK) << t.entry[index].shift
+                v.asid = <uint16_t>asid
+                v.shift = t.entry[index].shift
+                v.side = <uint8_t>(SIDE_I if t.entry[index].array < ARRAY_D_4K else SIDE_D)
+                e.evictions += 1
+            index = t.tag_next[index]
 
 cdef inline void kept_catch_up(Engine* e, const Kept* k) noexcept nogil:
     """The world has come to the front: drop what the model has taken from it meanwhile (invariant 1)."""

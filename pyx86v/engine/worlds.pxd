@@ -47,6 +47,7 @@ ctypedef struct Schedule:    # saved: the machine's scheduler
     uint64_t quantum         # cycles, or instructions under --clock instructions
     uint64_t slice_units     # ledger total at which the slice ends
     uint64_t slice_instructions  # and its instructions; 0 and 0: the first slice has not begun
+    uint64_t slice_retired   # instructions of the machine when it began; all ones: it was made longer (give_patience)
     uint64_t switches
     uint32_t generation      # of tags; worlds start in generation 0 and have none
     uint32_t next_asid

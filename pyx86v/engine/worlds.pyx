@@ -13,7 +13,7 @@ from pyx86v.devices.platform cimport platform_next_event
 from pyx86v.devices.sinks cimport sinks_free, sinks_init
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.engine cimport engine_run
-from pyx86v.engine.kept cimport kept_env, kept_free, kept_make
+from pyx86v.engine.kept cimport kept_env, kept_free, kept_make, kept_note_space
 from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_victims
 from pyx86v.mmu.invalidate cimport INVVPID_ALL, mmu_flush_asid, mmu_invvpid
 from pyx86v.arch.ptes cimport FRAME_MASK
@@ -25,6 +25,7 @@ from pyx86v.vmm.guest cimport *
 
 cdef enum:
     POLL_UNITS = 1 << 26
+    PATIENCE = 20_000        # cycles: of the walks that one instruction may take, and more
 
 cdef extern from *:
     """
@@ -106,8 +107,8 @@ cdef void world_tag(Worlds* w) noexcept nogil:
     if e.style.retag is NULL or not e.guest.cpu_vpid:
         if w.plan.zero_owner != w.plan.front:
             if w.plan.zero_owner != MAX_WORLDS:
+                kept_note_space(e, 0)
                 mmu_flush_asid(e.mmu, 0)
-            tlb_flush_x86_64(e.cpu)
             w.plan.zero_owner = w.plan.front
         return
     if s.generation == w.plan.generation and s.generation:
@@ -171,6 +172,7 @@ cdef void begin_slice(Worlds* w) noexcept nogil:
     """Under --clock instructions the slice has an end in cycles too, for a guest that only faults; it is far
     enough away not to make the engine look for it (grant_until, engine.pyx)."""
     cdef Engine* e = w.engine
+    w.plan.slice_retired = e.ledger.instructions
     w.plan.slice_instructions = NEVER
     w.plan.slice_units = e.ledger.total + w.plan.quantum * <uint64_t>UNITS_PER_CYCLE
     if e.guest.clock_instructions:
@@ -179,6 +181,15 @@ cdef void begin_slice(Worlds* w) noexcept nogil:
 
 cdef bint slice_over(const Worlds* w) noexcept nogil:
     return w.engine.ledger.total >= w.plan.slice_units or w.engine.ledger.instructions >= w.plan.slice_instructions
+
+cdef void give_patience(Worlds* w) noexcept nogil:
+    """A slice in which no instruction retired goes on to the first one: where a switch drops all translations, walks alone may
+    fill a short slice, and no guest would ever get anywhere.  Not for ever: it may be a guest that only faults."""
+    cdef Engine* e = w.engine
+    if w.plan.slice_units and e.ledger.total >= w.plan.slice_units and e.ledger.instructions == w.plan.slice_retired:
+        w.plan.slice_retired = NEVER
+        w.plan.slice_units = e.ledger.total + <uint64_t>PATIENCE * UNITS_PER_CYCLE
+        w.plan.slice_instructions = e.ledger.instructions + 1
 
 cdef bint give_turn(Worlds* w, uint64_t max_units) noexcept nogil:
     """Begin the next slice.  False: every guest has ended, or the machine's limit comes before anything does."""
@@ -268,6 +279,7 @@ cdef int worlds_run(Worlds* w, bint step) noexcept nogil:
         worlds_book(w)
         return err
     while True:
+        give_patience(w)
         if not has_work(w, w.plan.front) or slice_over(w):
             if not give_turn(w, max_units):
                 break
