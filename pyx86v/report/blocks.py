@@ -11,7 +11,7 @@ from pyx86v.report.tables import console, table
 
 WORST = 20
 MARK = 0x10000000
-MCA_NAMES = {"skylake": "skylake", "haswell": "haswell", "ivybridge": "ivybridge", "zen2": "znver2"}    # llvm-mca's own, by profile
+MCA_NAMES = {"skylake": "skylake", "haswell": "haswell", "broadwell": "broadwell", "ivybridge": "ivybridge", "zen2": "znver2"}    # llvm-mca's own, by profile
 
 
 def read_blocks(path):

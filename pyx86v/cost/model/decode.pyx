@@ -449,16 +449,17 @@ cdef void add_uops(Block* b, Insn* i, uint16_t ports, int count, int kind) noexc
 cdef void make_uops(Block* b, Insn* i, const Uarch* u) noexcept nogil:
     """The micro-operations, in the order load, operation, store; how many fused ones they make when decoded and when issued."""
     cdef const Group* g = &u.groups[i.group]
-    cdef int k, compute = 0, apart
+    cdef int k, compute = 0, apart, wide
     cdef bint indexed = i.index != NO_CELL and i.loads + i.stores > 0
     i.first = <uint16_t>b.n_uops
     i.n_uops = 0
-    add_uops(b, i, u.ports.load, i.loads, UOP_LOAD)
+    wide = u.pipe.wide_access if i.size == 32 else 1
+    add_uops(b, i, u.ports.load, i.loads * wide, UOP_LOAD)
     for k in range(g.kinds):
         add_uops(b, i, g.ports[k], g.counts[k], UOP_COMPUTE)
         compute += g.counts[k]
     add_uops(b, i, u.ports.address_indexed if indexed else u.ports.address, i.stores, UOP_ADDRESS)
-    add_uops(b, i, u.ports.data, i.stores, UOP_DATA)
+    add_uops(b, i, u.ports.data, i.stores * wide, UOP_DATA)
     if i.stores:
         i.fused = g.rmw if g.rmw and (i.loads or not g.loaded) else <uint8_t>(compute + i.stores + (i.loads if compute == 0 else 0))
     elif i.loads:
@@ -468,13 +469,13 @@ cdef void make_uops(Block* b, Insn* i, const Uarch* u) noexcept nogil:
     if i.fused < 1:
         i.fused = 1
     i.slots = i.fused
-    apart = i.n_uops - i.fused
+    apart = i.n_uops - i.fused - (i.loads + i.stores) * (wide - 1)
     if indexed and apart > 0:
         if u.pipe.unlaminate_indexed == 2:
             i.slots = <uint8_t>(i.fused + apart)
         elif u.pipe.unlaminate_indexed == 1 and i.loads and not i.stores and not reads_result(i):
             i.slots += 1
-    i.complex = i.fused > 1 or i.slots > i.fused or (indexed and i.stores) or g.first
+    i.complex = i.fused > u.pipe.simple or i.slots > i.fused or (indexed and i.stores and u.pipe.unlaminate_indexed) or g.first
     if i.group == POP and u.pipe.pop_first and i.n_result and (i.result[0] == 4 or i.result[0] == 12):
         i.complex = 1
     i.latency = g.latency

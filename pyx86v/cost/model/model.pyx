@@ -44,7 +44,8 @@ cdef int iterations_for(const Block* b, const Uarch* u, int* turn_out) noexcept 
         n = LEAST_ITERATIONS
     if n > MOST_ITERATIONS:
         n = MOST_ITERATIONS
-    return (n + 2 * turn - 1) // (2 * turn) * 2 * turn
+    n = (n + 2 * turn - 1) // (2 * turn) * 2 * turn
+    return n if n < MAX_ITERATIONS else MAX_ITERATIONS
 
 
 cdef int64_t issue_bound(const Block* b, const Uarch* u) noexcept nogil:

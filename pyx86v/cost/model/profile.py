@@ -24,12 +24,13 @@ from pyx86v.cost.model.groups import GROUPS
 from pyx86v.cost.profile import STATUSES, ProfileError, tomllib
 
 # The order of Pipeline in types.pxd.
-PIPELINE = ("predecode_bytes", "predecode", "length_change", "instruction_queue", "decoders", "decode", "microcode", "microcode_switch",
-            "fusible_last", "decode_queue", "loop_buffer", "issue", "reorder_buffer", "scheduler", "load_buffer", "store_buffer", "load",
-            "load_chase", "load_vector", "forward", "forward_vector", "forward_fail", "move_elimination", "unlaminate_indexed", "stack_sync", "pop_first", "tlb_miss")
+PIPELINE = ("predecode_bytes", "predecode", "length_change", "instruction_queue", "decoders", "simple", "decode", "microcode",
+            "microcode_switch", "fusible_last", "decode_queue", "loop_buffer", "issue", "reorder_buffer", "scheduler", "load_buffer",
+            "store_buffer", "load", "load_chase", "load_vector", "forward", "forward_vector", "forward_fail", "move_elimination",
+            "unlaminate_indexed", "stack_sync", "pop_first", "tlb_miss", "wide_access")
 PORTS = ("load", "store_address", "store_address_indexed", "store_data", "stack_sync")
 AT_LEAST_ONE = ("predecode", "instruction_queue", "decoders", "decode", "microcode", "decode_queue", "loop_buffer", "issue", "reorder_buffer",
-                "scheduler", "load_buffer", "store_buffer")
+                "scheduler", "load_buffer", "store_buffer", "wide_access")
 MOST = 500                      # of a queue (simulate.pxd, QUEUE) or a latency
 MAX_KINDS, MAX_PORTS, MAX_UOPS = 12, 16, 60
 LINE = {"uops", "latency", "fused", "loaded", "rmw", "busy", "serial", "first", "source", "status", "note"}
@@ -105,6 +106,8 @@ class _Checked:
         for name in PIPELINE:
             where, line = self.line("pipeline", name, {"value"} | ORIGIN)
             value = self.number(where, line, "value")
+            if name == "predecode_bytes" and value > 64:
+                self.fail(where, "at most 64")
             if name in AT_LEAST_ONE and value == 0:
                 self.fail(where, "at least 1")
             values.append(value)
@@ -150,15 +153,25 @@ def _parse(name_or_path):
         raise ProfileError(f"{shown}: {error}, expected TOML in UTF-8".replace("\n", " ")) from None
 
 
+def _merged(name_or_path, depth):
+    """(path as shown, the lines of the file over those of its base)."""
+    shown, data = _parse(name_or_path)
+    if "base" not in data:
+        return shown, data
+    if data["base"] not in model_names() or depth > 8:
+        raise ProfileError(f"{shown}: base: expected one of {', '.join(model_names())}, got {data['base']!r}")
+    below = _merged(data["base"], depth + 1)[1]
+    merged = dict(below)
+    for key, value in data.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = {**below[key], **value} if both else value
+    return shown, merged
+
+
 @functools.cache
 def load_model(name_or_path):
     """{"title", "pipeline": numbers, "ports": masks, "groups": rows, "lines": as in the file}.  Raises ProfileError, one line."""
-    shown, data = _parse(name_or_path)
-    if "base" in data:
-        if data["base"] not in model_names():
-            raise ProfileError(f"{shown}: base: expected one of {', '.join(model_names())}, got {data['base']!r}")
-        below = _parse(data["base"])[1]
-        data = {key: {**below[key], **data.get(key, {})} if isinstance(below[key], dict) else data.get(key, below[key]) for key in below}
+    shown, data = _merged(name_or_path, 0)
     checked = _Checked(shown, data)
     return {"title": data.get("title", ""), "pipeline": checked.pipeline(), "ports": checked.ports(), "groups": checked.groups(),
             "lines": data}

@@ -144,9 +144,11 @@ cdef inline int64_t predecode(Sim* s, const Uarch* u, const Insn* i, int64_t sta
     It takes a slot in the window where it ends, and one in the window of its opcode where that is another.
     """
     cdef int bytes = u.pipe.predecode_bytes
-    cdef int64_t opcode = (start + i.opcode_at) // bytes, last = (start + i.length - 1) // bytes, full
+    cdef int64_t opcode, last, full
     if not s.with_ & WITH_PREDECODE or s.with_ & WITH_LOOP or bytes == 0:
         return 0
+    opcode = (start + i.opcode_at) // bytes
+    last = (start + i.length - 1) // bytes
     full = s.decoded_when[(s.insns - u.pipe.instruction_queue) & (QUEUE - 1)] if s.insns >= u.pipe.instruction_queue else 0
     s.insns += 1
     if s.predecode_at < full:
@@ -220,9 +222,7 @@ cdef inline void next_issue(Sim* s, int64_t to) noexcept nogil:
         s.pending[p] += s.added[p]
         s.added[p] = 0
     s.touched = 0
-    if to - first > RING:
-        first = to - RING
-    for c in range(first, to):
+    for c in range(first, to if to - first < RING else first + RING):       # nothing is remembered of later cycles
         if s.ring[c & (RING - 1)].cycle == c:
             busy = s.ring[c & (RING - 1)].busy
             while busy:
@@ -294,13 +294,11 @@ cdef inline int64_t dispatch(Sim* s, const Uop* op, int64_t ready) noexcept nogi
         return at
     p = choose_load_port(s, op.ports) if op.kind == UOP_LOAD or op.kind == UOP_ADDRESS else choose_port(s, op.ports)
     s.port_uses[p] += 1
-    while True:
+    while at - s.issue_at < RING:                       # what executes later than that takes no place, in the scheduler or at a port
         c = &s.ring[at & (RING - 1)]
         if c.cycle < at:
             c.cycle = <int32_t>at
             c.busy = 0
-        elif c.cycle > at:                              # an entry that a much later cycle took: nothing is known of this one
-            break
         if not c.busy >> p & 1:
             c.busy |= <uint16_t>(1 << p)
             if s.with_ & WITH_ISSUE:

@@ -72,6 +72,7 @@ ctypedef struct Pipeline:      # the lines of [pipeline], in the order of PIPELI
     int32_t length_change
     int32_t instruction_queue
     int32_t decoders
+    int32_t simple
     int32_t decode
     int32_t microcode
     int32_t microcode_switch
@@ -94,6 +95,7 @@ ctypedef struct Pipeline:      # the lines of [pipeline], in the order of PIPELI
     int32_t stack_sync
     int32_t pop_first
     int32_t tlb_miss
+    int32_t wide_access
 
 ctypedef struct Ports:         # the lines of [ports]
     uint16_t load
