@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
+from pyx86v.cost.block cimport decoder_forms
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
 from pyx86v.engine.census cimport census_rows, census_sites
@@ -169,6 +170,14 @@ cdef class MachineState:
     def hole_sites(self):
         """Where they are, by linear address: [{address, mnemonic, count, effective: another result than natively}], 64 at most."""
         return hole_sites(&self.e.vcpu.ring)
+
+    @property
+    def forms(self):
+        """The forms of instructions that the machine has met, for whoever asks which of them have a price: [(machine code of a plain
+        instruction of the form, then zeros, bits of the mode, class)].  Nearly all of them: a form may have lost its place to another,
+        and VEX forms are not held."""
+        self._expect_made()
+        return decoder_forms(self.e.decoder)
 
     @property
     def census(self):

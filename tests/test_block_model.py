@@ -255,3 +255,26 @@ def test_bad_blocks_are_one_line(capsys, arguments):
 def test_bhive_rows_keep_their_licence():
     text = BHIVE.read_text()
     assert "Permission is hereby granted" in text and "MIT CSAIL" in text and os.path.getsize(BHIVE) < 40_000
+
+
+def test_uncovered_instructions_of_a_guest(capsys):
+    """What a guest executes of the instructions that have no entry, and nothing that has one."""
+    status, out, _ = run(capsys, "profiles", "--uncovered", "nanobench", "--json", "-")
+    found = json.loads(out)
+    assert status == 0 and found["profile"] == "skylake" and 50 < found["forms"] < 1000 and len(found["uncovered"]) < found["forms"] / 4
+    assert all(row["class"] == "default" or row["group"] in ("default", "") for row in found["uncovered"])
+    status, out, _ = run(capsys, "profiles", "nehalem", "--uncovered", "sieve")
+    assert status == 0 and "fall to a default" in out
+
+
+def test_forms_come_back_from_their_keys():
+    """The plain instruction of a form has the class that the instruction itself was given."""
+    from pyx86v.cost.block import BlockDecoder
+    from pyx86v.cost.classes import CLASSES
+    decoder = BlockDecoder([64] * len(CLASSES))
+    code = assemble("add rax, [rdi+8]; imul rcx, rdx, 77; movaps xmm0, xmm1; lock xadd [rsi], r9; cpuid; push rbx; shl edx, 3; popcnt rax, rbx", 64)
+    decoder.block(code)
+    names = sorted(kind for _, _, kind in decoder.forms())
+    assert names == sorted(["alu", "multiply", "simd_move", "exchange", "cpuid", "push", "shift", "bit_scan"])
+    for form, bits, kind in decoder.forms():
+        assert bits == 64 and decoder.insn(form)[1] == kind

@@ -7,8 +7,8 @@ import click
 
 from pyx86v.cli import guests, session
 from pyx86v.cli.blocks import accuracy, block
-from pyx86v.cli.options import SYMBOLS, Output, shared, styles
-from pyx86v.report import census
+from pyx86v.cli.options import SYMBOLS, Options, Output, shared, styles
+from pyx86v.report import blocks, census
 from pyx86v.report import json as report
 from pyx86v.report import tables
 
@@ -241,23 +241,40 @@ def roms(name, target):
 
 @click.command(short_help="List the processor profiles and their prices.")
 @click.argument("name", required=False)
+@click.option("--uncovered", "guest", metavar="GUEST", help="Run GUEST natively and list the instructions it has that have no entry.")
 @click.option("--json", "target", type=Output(), metavar="FILE", help="Write the profiles as JSON; - for standard output.")
-def profiles(name, target):
+def profiles(name, guest, target):
     """List the processor profiles, or show each price of the profile NAME with unit, source and status.
 
     A price is `read` in its source, `derived` from figures read there, `recalled` from memory, or `estimated`.
+    With --uncovered: the instructions of a run that fall to a default, in NAME's prices or in its block model.
 
     \b
     Examples:
       pyx86v profiles
       pyx86v profiles skylake
       pyx86v profiles ./mine.toml --json mine.json
+      pyx86v profiles skylake --uncovered nanobench
     """
+    if guest:
+        return uncovered(guest, name or "skylake", target)
     from pyx86v.cost.profile import load_profile, profile_names
     found = [load_profile(each) for each in ([name] if name else profile_names())]
     if target != "-":
         tables.show(tables.prices_table(found[0]) if name else tables.profiles_table(found))
     write_json([tables.profile_dict(profile) for profile in found], target)
+
+
+def uncovered(guest, name, target):
+    """Run the guest and show the forms of instructions that have no entry."""
+    found = guests.find(guest)
+    machine = session.start(found, "native", Options(cpu=name))
+    session.run(machine, found, Options(cpu=name), None)
+    rows, met = blocks.uncovered_forms(machine.forms, name)
+    if target != "-":
+        tables.show(blocks.uncovered_table(rows), f"{len(rows)} of the {met} forms of instructions that {found.name} has met fall to a default")
+    write_json({"guest": found.name, "profile": name, "forms": met, "uncovered": rows}, target)
+    return 0
 
 
 COMMANDS = (run, compare, exits, audit, roms, profiles, block, accuracy)

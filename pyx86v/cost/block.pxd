@@ -50,6 +50,7 @@ ctypedef struct Decoder:      # one per processor profile and thread; holds no s
 
 cdef Decoder* decoder_new(const uint32_t* units) noexcept nogil
 cdef void decoder_free(Decoder* d) noexcept nogil
+cdef list decoder_forms(const Decoder* d)
 cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t pc, int bits,
                       InsnMark* marks, int max_marks) noexcept nogil
 cdef int insn_decode(Decoder* d, const uint8_t* code, uint32_t avail, uint64_t pc, int bits, InsnInfo* out) noexcept nogil

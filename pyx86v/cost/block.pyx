@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from pyx86v.arch.sensitive cimport *
 from pyx86v.cost.form cimport (
-    MAP_0F, MAP_0F38, MAP_0F3A, MAP_ONE, MEMORY_READ, MEMORY_WRITE, PREFIX_66, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX,
+    FORM_MODRM, MAP_0F, MAP_0F38, MAP_0F3A, MAP_ONE, MEMORY_READ, MEMORY_WRITE, PREFIX_66, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX,
     Form, form_decode, form_memory, form_tables_fill)
 from pyx86v.arch.sensitive import BY_MNEMONIC, NUMBER
 from pyx86v.cost.classes import CLASSES, INDEX, PORTS, STRINGS, TRANSFERS, WHOLE, class_of
@@ -331,6 +331,28 @@ cdef int insn_decode(Decoder* d, const uint8_t* code, uint32_t avail, uint64_t p
     return f.length
 
 
+cdef list decoder_forms(const Decoder* d):
+    """[(machine code of the plainest instruction of the form, padded with zeros, bits of the mode, class name)] of the forms that the
+    decoder has met and still holds: a form may have lost its place to another, and VEX forms have none."""
+    cdef uint8_t[PADDED] code
+    cdef Form f
+    rows = []
+    for i in range(FACTS):
+        key = d.facts[i].key
+        if key == 0:
+            continue
+        f.rex = (0x40 | (8 if key >> 25 & 1 else 0) | (1 if key >> 24 & 1 else 0)) if key >> 24 & 3 else 0
+        f.prefixes = key >> 18 & 0x3F
+        f.map = key >> 16 & 3
+        f.opcode = key >> 8 & 0xFF
+        f.has_modrm = d.forms.after[f.map][f.opcode] & FORM_MODRM != 0
+        f.modrm = key & 0xFF
+        memset(code, 0, PADDED)
+        form_write(&f, code)
+        rows.append((bytes(code[:15]), 16 << (key >> 26 & 3), NAMES[d.facts[i].insn_class]))
+    return rows
+
+
 cdef class BlockDecoder:
     """The decoder for Python: tests, and the command that explains a block.
 
@@ -359,6 +381,10 @@ cdef class BlockDecoder:
         check_arguments(len(code), bits, max_marks)
         n = block_decode(self.d, &code[0], <uint32_t>len(code), pc, bits, self.marks, max_marks)
         return [(self.marks[i].end, self.marks[i].units, self.marks[i].flags) for i in range(n)]
+
+    def forms(self):
+        """What decoder_forms says of this decoder."""
+        return decoder_forms(self.d)
 
     def insn(self, const uint8_t[::1] code, uint64_t pc=0, int bits=64):
         """(length, class name, flags, capstone id, units) of one instruction, None if the bytes do not hold one."""

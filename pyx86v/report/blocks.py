@@ -138,6 +138,32 @@ def disassembly(code, bits):
     return [f"{name} {operands}".strip() for _, _, name, operands in decoder.disasm_lite(code, 0)]
 
 
+def uncovered_forms(forms, name):
+    """The rows of Machine.forms that have no entry in the profile `name`, and how many there were.
+
+    A row says which of the two falls to a default: the class of the prices, or, where the block model knows the processor, the group.
+    """
+    from pyx86v.cost.model.model import BlockModel
+    from pyx86v.cost.model.profile import model_names
+    model = BlockModel(name) if name in model_names() else None
+    rows = []
+    for code, bits, kind in forms:
+        first = model.first(code, bits) if model else None
+        if kind != "default" and (model is None or (first and first[2])):
+            continue
+        text = disassembly(code, bits)
+        rows.append({"code": code[:first[0] if first else 1].hex(), "bits": bits, "text": text[0] if text else "not known to capstone",
+                     "class": kind, "group": first[1] if first else ""})
+    return sorted(rows, key=lambda row: (row["bits"], row["text"])), len(forms)
+
+
+def uncovered_table(rows):
+    made = table("instruction, plainest of its form", "bits", "code", "class of the prices", "group of the block model")
+    for row in rows:
+        made.add_row(row["text"], str(row["bits"]), row["code"], row["class"], row["group"])
+    return made
+
+
 def port_names(ports):
     """The ports that a profile has, as numbers: up to the highest in use."""
     return range(max((number for number, uses in enumerate(ports) if uses), default=0) + 1)

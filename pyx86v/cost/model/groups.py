@@ -102,7 +102,7 @@ GROUPS = {
     "cpuid": "cpuid",
     "read_tsc": "rdtsc rdtscp rdpmc",
     "system": "wrmsr rdmsr cli sti hlt in out insb insw insd outsb outsw outsd lgdt lidt lldt ltr sgdt sidt sldt str smsw lmsw clts "
-              "invlpg invpcid wbinvd invd swapgs syscall sysret sysenter sysexit iret iretd iretq int int1 int3 lcall ljmp retf retfq "
+              "invlpg invpcid wbinvd invd swapgs syscall sysret sysretq sysenter sysexit sysexitq clac stac ud2 iret iretd iretq int int1 int3 lcall ljmp retf retfq "
               "xgetbv xsetbv rdrand rdseed lar lsl verr verw vmcall vmmcall monitor mwait",
     # x87
     "x87_move": "fld fst fstp fxch fld1 fldz fabs fchs ffree ffreep fincstp fdecstp fnop wait",

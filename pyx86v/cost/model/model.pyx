@@ -137,6 +137,16 @@ cdef class BlockModel:
         sim_start(&self.a.sim, with_, same)
         return simulate(&self.a.sim, &self.a.uarch, &self.a.block, iterations, turn if quick else 0, parent, MAX_INSTANCES)
 
+    def first(self, code, int bits=64):
+        """(bytes, group, whether it has an entry) of the instruction that `code` begins with; None if it begins none."""
+        cdef const uint8_t[::1] view = code
+        if bits not in (16, 32, 64):
+            raise ValueError(f"bits: expected 16, 32 or 64, got {bits}")
+        if len(view) == 0 or model_decode(&self.a.capstone, &self.a.uarch, &view[0], <uint32_t>min(len(view), 15), bits, &self.a.block) == 0:
+            return None
+        i = &self.a.block.insns[0]
+        return i.length, NAMES[i.group], not i.uncovered
+
     def cycles(self, code, int bits=64, bint loop=False, start="distinct", bint quick=False):
         """Cycles for one repetition of the machine code `code`, a multiple of 1/64.
 
