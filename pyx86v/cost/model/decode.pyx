@@ -475,6 +475,8 @@ cdef void make_uops(Block* b, Insn* i, const Uarch* u) noexcept nogil:
             i.slots = <uint8_t>(i.fused + apart)
         elif u.pipe.unlaminate_indexed == 1 and i.loads and not i.stores and not reads_result(i):
             i.slots += 1
+    for k in range(i.n_uops):
+        b.uops[i.first + k].slot = <uint8_t>(k * i.slots // i.n_uops)
     i.complex = i.fused > u.pipe.simple or i.slots > i.fused or (indexed and i.stores and u.pipe.unlaminate_indexed) or g.first
     if i.group == POP and u.pipe.pop_first and i.n_result and (i.result[0] == 4 or i.result[0] == 12):
         i.complex = 1

@@ -106,8 +106,8 @@ class _Checked:
         for name in PIPELINE:
             where, line = self.line("pipeline", name, {"value"} | ORIGIN)
             value = self.number(where, line, "value")
-            if name == "predecode_bytes" and value > 64:
-                self.fail(where, "at most 64")
+            if name == "predecode_bytes" and value not in (0, 1, 2, 4, 8, 16, 32, 64):
+                self.fail(where, "a power of two up to 64, or 0 where there is no predecoder")
             if name in AT_LEAST_ONE and value == 0:
                 self.fail(where, "at least 1")
             values.append(value)

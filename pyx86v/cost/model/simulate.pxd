@@ -147,8 +147,8 @@ cdef inline int64_t predecode(Sim* s, const Uarch* u, const Insn* i, int64_t sta
     cdef int64_t opcode, last, full
     if not s.with_ & WITH_PREDECODE or s.with_ & WITH_LOOP or bytes == 0:
         return 0
-    opcode = (start + i.opcode_at) // bytes
-    last = (start + i.length - 1) // bytes
+    opcode = (start + i.opcode_at) >> lowest(bytes)     # a power of two
+    last = (start + i.length - 1) >> lowest(bytes)
     full = s.decoded_when[(s.insns - u.pipe.instruction_queue) & (QUEUE - 1)] if s.insns >= u.pipe.instruction_queue else 0
     s.insns += 1
     if s.predecode_at < full:
@@ -400,7 +400,7 @@ cdef inline int64_t sources_ready(Sim* s, const uint8_t* cells, int n, int32_t* 
 cdef inline int64_t execute(Sim* s, const Uarch* u, const Block* b, const Insn* i, int number, int instance, uint64_t rip, int64_t decoded, int32_t* by) noexcept nogil:
     """Rename, execute and retire one instruction; returns when its result is there, and in by[0] the instance that it waited for."""
     cdef const Uop* op
-    cdef int k, slot = 0, used
+    cdef int k, slot = 0
     cdef int32_t address_by = -1, data_by = -1, memory_by = -1
     cdef int64_t address_ready, data_ready, operand = 0, done = 0, at, started = -1, complete = 0, stored = 0, commit
     cdef uint64_t address = 0, value
@@ -426,11 +426,10 @@ cdef inline int64_t execute(Sim* s, const Uarch* u, const Block* b, const Insn* 
     if i.eliminated and not i.loads and not i.stores:
         latency = 0
     for k in range(i.n_uops):
-        used = k * i.slots // i.n_uops
-        while slot < used:
+        op = &b.uops[i.first + k]
+        while slot < op.slot:
             issue_slot(s, u, decoded)
             slot += 1
-        op = &b.uops[i.first + k]
         if op.kind == UOP_LOAD:
             at = translated(s, u, op, address, dispatch(s, op, address_ready))
             done = at + (u.pipe.load_chase if i.chase and s.loaded[i.base] else i.load_latency)

@@ -156,6 +156,7 @@ ctypedef struct Insn:
 ctypedef struct Uop:
     uint16_t ports
     uint8_t kind
+    uint8_t slot               # which of the instruction's fused micro-operations it is issued with
 
 ctypedef struct Block:
     int32_t n                  # instructions
