@@ -117,6 +117,9 @@ cdef inline void sim_start(Sim* s, int with_, bint same) noexcept nogil:
         s.page[i // PAGE_WAYS][i % PAGE_WAYS] = ~<uint64_t>0
         s.page_next[i // PAGE_WAYS] = 0
     values_start(&s.values, same)
+    s.page[(START_SAME >> 12) & (PAGE_SETS - 1)][0] = START_SAME >> 12      # the harness has just filled it
+    s.page_ready[(START_SAME >> 12) & (PAGE_SETS - 1)][0] = 0
+    s.page_next[(START_SAME >> 12) & (PAGE_SETS - 1)] = 1
 
 
 # The front end.

@@ -24,6 +24,7 @@ cdef enum:                     # what holds a value that an instruction may wait
     N_CELLS = 44
     NO_CELL = 255
     CELL_RSP = 4
+    CELL_RBP = 5
     CELL_RIP = 254             # as a base only
 
 cdef enum:                     # what a micro-operation is
