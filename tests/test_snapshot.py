@@ -29,8 +29,8 @@ FEW = 6                     # of a run of more than LONG_RUN instructions
 LONG_RUN = 5_000_000
 MODES = [("native", "cycles"), ("vmx+ept", "instructions"), ("native", "instructions"), ("vmx+ept", "cycles"), ("svm+npt", "cycles")]
 ROMS = ("timer", "clockread", "v86", "modes", "gates64", "usermode", "aspace", "demand", "smc", "fpu", "rdrand", "bios", "portio",
-        "mmio", "ptestorm", "rings")
-LONG = ("aspace", "smc", "ptestorm")
+        "mmio", "ptestorm", "rings", "x2apic", "lapic")
+LONG = ("aspace", "smc", "ptestorm", "lapic")
 MANY = [pytest.param(name, *mode, marks=pytest.mark.quick if name in ROMS[:3] else ())
         for name in ROMS for mode in (MODES if name in ROMS[:3] else MODES[1:2] if name in LONG else MODES[:2])]
 
