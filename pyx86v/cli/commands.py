@@ -65,7 +65,7 @@ def run(guest, several, style, interactive, quiet, symbols, options):
     """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
     GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
-    The exit status is the guest's own; 124 if a limit was reached, 2 for a bad argument or image.
+    The exit status is the guest's own, 0 when it switched the machine off; 124 if a limit was reached, 2 for a bad argument or image.
 
     A run is deterministic, and a guest that waits for a timer does so in no time.  With --interactive your terminal is its
     serial console (COM1; Linux: console=ttyS0): keys go there as you type them, Ctrl-C too, and waiting takes as long as the

@@ -24,6 +24,9 @@ cdef extern from *:
     #define MSR_GS_BASE_NO 0xC0000101u
     #define MSR_KERNEL_GS_NO 0xC0000102u
     #define MSR_TSC_AUX_NO 0xC0000103u
+    #define MSR_HWCR_NO 0xC0010015u
+    #define MSR_NB_CFG_NO 0xC001001Fu
+    #define MSR_SYSCFG_NO 0xC0010010u
     """
     const uint32_t MSR_EFER "MSR_EFER_NO"
     const uint32_t MSR_STAR "MSR_STAR_NO"
@@ -34,6 +37,9 @@ cdef extern from *:
     const uint32_t MSR_GS_BASE "MSR_GS_BASE_NO"
     const uint32_t MSR_KERNEL_GS_BASE "MSR_KERNEL_GS_NO"
     const uint32_t MSR_TSC_AUX "MSR_TSC_AUX_NO"
+    const uint32_t MSR_SYSCFG "MSR_SYSCFG_NO"    # these three of AMD (PPR for family 17h, 2.1.14)
+    const uint32_t MSR_HWCR "MSR_HWCR_NO"
+    const uint32_t MSR_NB_CFG "MSR_NB_CFG_NO"
 
 cdef enum:
     MSR_TSC = 0x10
@@ -57,6 +63,10 @@ cdef enum:
     SLOT_BIOS_SIGN = 3
     SLOT_MTRR = 4                # 16 slots
     SLOT_MTRR_FIX = 20           # 32 slots
+    SLOT_HWCR = 52               # from here on AMD's
+    SLOT_NB_CFG = 53
+    SLOT_SYSCFG = 54
+    HWCR_TSC_P0 = 1 << 24        # the time stamp counter counts at the base frequency
     MICROCODE = 0xF0             # revision: above those that systems want because of errata, which are not modelled
 
 cdef inline bint is_canonical(uint64_t a) noexcept nogil:
@@ -73,6 +83,12 @@ cdef inline int msr_slot(uint32_t msr) noexcept nogil:
         return SLOT_DEF_TYPE
     if msr == MSR_BIOS_SIGN_ID:
         return SLOT_BIOS_SIGN
+    if msr == MSR_HWCR:
+        return SLOT_HWCR
+    if msr == MSR_SYSCFG:
+        return SLOT_SYSCFG
+    if msr == MSR_NB_CFG:
+        return SLOT_NB_CFG
     if MSR_MTRR_FIRST <= msr <= MSR_MTRR_LAST:
         return SLOT_MTRR + <int>(msr - MSR_MTRR_FIRST)
     if MSR_MTRR_FIX_FIRST <= msr <= MSR_MTRR_FIX_LAST:
@@ -110,6 +126,7 @@ cdef inline void msr_init(Guest* g, bint from_firmware) noexcept nogil:
     cdef uint64_t* fix = &g.vcpu.msr_value[<int>SLOT_MTRR_FIX]
     cdef int i
     g.vcpu.msr_value[<int>SLOT_MISC_ENABLE] = 1  # fast strings
+    g.vcpu.msr_value[<int>SLOT_HWCR] = HWCR_TSC_P0
     if not from_firmware:
         return
     g.vcpu.msr_value[<int>SLOT_DEF_TYPE] = 0xC06 # on, with fixed ranges; write-back (SDM 3A 11.11.2.1)
@@ -123,6 +140,8 @@ cdef inline bint msr_read(Guest* g, uint32_t msr, uint64_t* out) noexcept nogil:
     """True and the value, or False: the register does not exist (#GP)."""
     cdef int slot = msr_slot(msr), reg = msr_cpu_reg(msr)
     cdef Segment seg
+    if slot >= SLOT_HWCR and is_intel(g):
+        return False
     if reg >= 0:
         out[0] = g.cpu.get(g.cpu, reg)
     elif slot >= 0:
@@ -177,7 +196,7 @@ cdef inline bint msr_write(Guest* g, uint32_t msr, uint64_t value) noexcept nogi
         for i in range(8):
             if (value >> (8 * i)) & 0xff in (2, 3) or (value >> (8 * i)) & 0xff > 7:
                 return False
-    if msr == MSR_TSC_AUX and value >> 32:
+    if (msr == MSR_TSC_AUX and value >> 32) or (slot >= SLOT_HWCR and is_intel(g)):
         return False
     if reg >= 0:
         if msr == MSR_FMASK or msr == MSR_SYSENTER_CS:
