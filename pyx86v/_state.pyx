@@ -17,6 +17,8 @@ from pyx86v.engine.worlds cimport worlds_book
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.ring cimport hole_counts, hole_sites
 
+from pyx86v.devices import keys, screen
+
 cdef extern from *:
     """
     #define PYX_FOREVER 0xffffffffffffffffULL
@@ -209,6 +211,13 @@ cdef class MachineState:
         return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
 
     @property
+    def screen(self):
+        """What the VGA shows: a TextScreen (devices/screen.py) with `lines`, `attributes` and `cursor`; str() of it is the text."""
+        self._expect_mine()
+        v = &self.e.world.platform.vga
+        return screen.read(self.read_memory(screen.WINDOW, screen.WINDOW_BYTES), v.crtc[:32], v.graphics[:16])
+
+    @property
     def guest_time(self):
         """The guest's clock, in cycles of the profile's frequency."""
         self._expect_mine()
@@ -225,6 +234,30 @@ cdef class MachineState:
         buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
         self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
         self.e.due = 0                                                     # and a running one is interrupted
+
+    def type_keys(self, str text):
+        """Type `text` on the guest's keyboard, a US one, after what was typed before; ValueError for what it has no key for.
+
+        Each key takes some 10 ms of the guest's time; Enter is "\\n".  What the guest does not take waits.
+
+            m.type_keys("root\\n")
+        """
+        self._type(keys.of_text(text))
+
+    def press_keys(self, *names):
+        """Press keys together: names such as "ctrl", "alt", "shift", "f10", "up", "enter", and characters.
+
+            m.press_keys("ctrl", "alt", "delete")
+        """
+        self._type(keys.of_names(names))
+
+    def _type(self, bytes codes):
+        """Scan codes of set 1."""
+        self._expect_mine()
+        buffer_append(&self.e.guest.sinks.keys, <const uint8_t*><const char*>codes, len(codes))
+        self.e.world.platform.key_due = 0
+        self.worlds.seat[self.worlds.plan.front].standing.wake = 0
+        self.e.due = 0
 
     # -- registers and memory ----------------------------------------------------------------
 

@@ -125,6 +125,14 @@ class Guest:
         """Machine.send() to this guest."""
         self._ask(lambda machine: machine.send(data))
 
+    def type_keys(self, text):
+        """Machine.type_keys() to this guest."""
+        self._ask(lambda machine: machine.type_keys(text))
+
+    def press_keys(self, *names):
+        """Machine.press_keys() to this guest."""
+        self._ask(lambda machine: machine.press_keys(*names))
+
     def add_breakpoint(self, address):
         """Machine.add_breakpoint() for this guest alone."""
         self._ask(lambda machine: machine.add_breakpoint(address))

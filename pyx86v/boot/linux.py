@@ -46,6 +46,8 @@ class BootParams:
     def finish(self, layout):
         """What the kernel's real-mode code would have found out; puts the page into memory."""
         entries = memory_map(layout.memory_bytes)
+        self.set(0x06, "BB", 3, 80)                                             # screen_info: mode 3, columns,
+        self.set(0x0E, "BBH", 25, 1, 16)                                        # lines, it is a VGA, points of a character
         self.set(0x70, "Q", layout.rsdp)                                        # acpi_rsdp_addr
         self.set(0x1E0, "I", (layout.memory_bytes - MIB) // KIB)                 # alt_mem_k
         self.set(0x1E8, "B", len(entries))

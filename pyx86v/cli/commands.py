@@ -11,6 +11,8 @@ from pyx86v.cli.options import SYMBOLS, Options, Output, shared, styles
 from pyx86v.report import blocks, census
 from pyx86v.report import json as report
 from pyx86v.report import tables
+from pyx86v.report.screen import check_target
+from pyx86v.report.screen import write as write_screen
 
 GUEST = click.argument("guest", metavar="GUEST")
 OPTIONAL_GUEST = click.argument("guest", metavar="[GUEST]", required=False)
@@ -58,10 +60,12 @@ def hertz(profile):
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
 @click.option("--interactive", "-i", is_flag=True,
               help="Your terminal is the guest's serial console; Ctrl-A x leaves.  Only here idle time passes by the wall clock.")
+@click.option("--screen", is_flag=True, help="Show the guest's text screen (VGA) while it runs, instead of its serial console.")
+@click.option("--screen-to", type=Output(), metavar="FILE", help="Write the text screen at the end to FILE.txt or FILE.png.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the guest's console.")
 @SYMBOLS
 @shared
-def run(guest, several, style, interactive, quiet, symbols, options):
+def run(guest, several, style, interactive, screen, screen_to, quiet, symbols, options):
     """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
     GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
@@ -78,16 +82,23 @@ def run(guest, several, style, interactive, quiet, symbols, options):
       pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
       pyx86v run bzImage --entry 64 --initrd base.cpio --initrd extra.cpio
       pyx86v run vmlinuz --initrd shell.cpio --kernel-args "console=ttyS0" --interactive
+      pyx86v run memtest.bin --screen --screen-to end.png --max-cycles 20e9
       pyx86v run --guest qsort,style=vmx+ept --guest sieve,memory=32M --quantum 100000
     """
     found = find_guests(guest, several)
     if interactive and (several or options.json == "-"):
         raise click.UsageError("--interactive: expected one GUEST, and no --json -")
+    if screen and (interactive or options.json == "-"):
+        raise click.UsageError("--screen: expected no --interactive and no --json -")
+    if screen_to:
+        check_target(screen_to)
     machine = session.start(found, style, options)
     if interactive:
         result = session.interact(machine, found, options)
     else:
-        result = session.run(machine, found, options, None if options.json == "-" else sys.stdout)
+        result = session.run(machine, found, options, None if options.json == "-" else sys.stdout, screen)
+    if screen_to:
+        write_screen(machine.screen, screen_to)
     result = name_end(result, symbols)
     if not quiet and options.json != "-":
         parts = [tables.ledger_table(result), tables.counts_table(result)]

@@ -9,9 +9,12 @@ import sys
 import time
 from contextlib import contextmanager
 
+from rich.live import Live
+
 from pyx86v.cli.guests import Guest, Several
 from pyx86v.cli.terminal import Left, Terminal
 from pyx86v.report import json as report
+from pyx86v.report.screen import panel
 from pyx86v.report.tables import console
 
 LOADED = ("initrd", "kernel_args", "entry")     # what Machine.load() is told
@@ -90,6 +93,25 @@ class Screen:
             self.show_console(last=True)
 
 
+class Picture:
+    """The guest's text screen in the terminal while it runs; on what is no terminal only the last picture."""
+
+    live = True
+
+    def __init__(self, machine, out):
+        self.machine = machine
+        self.view = Live(console=console(out), auto_refresh=False, vertical_overflow="visible")
+        self.view.start()
+
+    def update(self, *_):
+        """A signal handler."""
+        self.view.update(panel(self.machine.screen, f"{self.machine.style}, {self.machine.cycles / 1e6:,.0f} M cycles"), refresh=True)
+
+    def close(self):
+        self.update()
+        self.view.stop()
+
+
 @contextmanager
 def every(seconds, handler):
     """Call handler in the main thread every so often, by SIGALRM."""
@@ -102,9 +124,10 @@ def every(seconds, handler):
         signal.signal(signal.SIGALRM, before)
 
 
-def run(machine, guest, options, out=None):
-    """Run to the guest's end, a limit or Ctrl-C; returns the result of report.run_result()."""
-    began, screen = time.perf_counter(), Screen(machine, out)
+def run(machine, guest, options, out=None, picture=False):
+    """Run to the guest's end, a limit or Ctrl-C, with its console or the picture of its screen on `out`; the result of
+    report.run_result()."""
+    began, screen = time.perf_counter(), Picture(machine, out) if picture else Screen(machine, out)
     try:
         if screen.live:
             with every(PERIOD_S, screen.update):

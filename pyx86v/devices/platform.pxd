@@ -40,6 +40,7 @@ ctypedef struct Platform:
     uint64_t pit_fall        # and falls
     uint64_t rtc_rise        # cycle at which IRQ 8 next rises
     uint64_t pm_rise         # cycle at which the SCI, IRQ 9, next rises
+    uint64_t key_due         # cycle at which the keyboard's next byte comes
     uint32_t stop            # PlatformStop: the first request stands
     uint32_t stop_status
     Lapic lapic              # of the one processor
@@ -95,6 +96,8 @@ cdef inline uint64_t platform_next_event(const Platform* p, uint64_t now) noexce
         next = p.rtc_rise
     if p.pm_rise < next:
         next = p.pm_rise
+    if p.key_due < next:
+        next = p.key_due
     return next if next > now else now
 
 cdef inline bint platform_irq(const Platform* p) noexcept nogil:

@@ -8,10 +8,10 @@ chip's registers or edges change.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from pyx86v.devices.acpi_pm cimport PM_HERTZ, pm_edge, pm_read, pm_run, pm_sci, pm_write
-from pyx86v.devices.clock cimport PIT_HERTZ, RTC_HERTZ, cycle_of, pulses_at
+from pyx86v.devices.clock cimport NEVER, PIT_HERTZ, RTC_HERTZ, cycle_of, pulses_at
 from pyx86v.devices.debug cimport debug_print, debug_report
 from pyx86v.devices.ioapic cimport IOAPIC_BASE, ioapic_end, ioapic_init, ioapic_load, ioapic_store
-from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_init, kbc_irq, kbc_status, kbc_write
+from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_due, kbc_init, kbc_irq, kbc_run, kbc_status, kbc_write
 from pyx86v.devices.lapic cimport (deadline_schedule, lapic_answers, lapic_init, lapic_load, lapic_msr_read, lapic_msr_write,
                                    lapic_run, lapic_store)
 from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_write
@@ -139,8 +139,14 @@ cdef void port92_write(Platform* p, uint8_t value) noexcept nogil:
         request_stop(p, PLATFORM_RESET, 0)
 
 
-cdef void kbc_changed(Platform* p) noexcept nogil:
+cdef void kbc_changed(Platform* p, Sinks* s, uint64_t now) noexcept nogil:
+    """The controller was touched, or the keyboard may have something to say.  Each byte is an edge of IRQ 1."""
+    kbc_run(&p.kbc, s, now, p.cycles_per_second)
+    if p.kbc.filled:
+        p.kbc.filled = 0
+        platform_set_irq(p, 1, False)
     platform_set_irq(p, 1, kbc_irq(&p.kbc))
+    p.key_due = kbc_due(&p.kbc, s)
     if p.kbc.reset:
         request_stop(p, PLATFORM_RESET, 0)
 
@@ -175,11 +181,14 @@ cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcep
     elif group == 0x0C:                          # 60h
         if port == 0x60:
             value = kbc_data(&p.kbc)
-            kbc_changed(p)
+            kbc_changed(p, s, now)
             return value
         if port == 0x61:
             return port61_read(p, now)
-        return kbc_status(&p.kbc) if port == 0x64 else 0xFF
+        if port == 0x64:
+            kbc_changed(p, s, now)
+            return kbc_status(&p.kbc)
+        return 0xFF
     elif group == 0x0E:                          # 70h
         return cmos_read(p, now) if port == 0x71 else 0xFF
     elif group == 0x10:                          # 80h
@@ -217,10 +226,10 @@ cdef void byte_out(Platform* p, Sinks* s, uint16_t port, uint8_t value, uint64_t
             port61_write(p, value, now)
         elif port == 0x60:
             kbc_write(&p.kbc, value)
-            kbc_changed(p)
+            kbc_changed(p, s, now)
         elif port == 0x64:
             kbc_command(&p.kbc, value)
-            kbc_changed(p)
+            kbc_changed(p, s, now)
     elif group == 0x0E:                          # 70h
         if port == 0x70:
             p.rtc.index = value & 0x7F
@@ -361,6 +370,8 @@ cdef void platform_tsc_set(Platform* p, uint64_t offset, uint64_t now) noexcept 
 cdef void platform_advance(Platform* p, Sinks* s, uint64_t now) noexcept nogil:
     """Bring timers and the host's input to the present; raise and lower the interrupt lines."""
     platform_timers(p, now)
+    if p.kbc.keyboard.typed < s.keys.size:
+        kbc_changed(p, s, now)
     if p.uart.received < s.input.size:
         uart_receive(&p.uart, s)
         platform_set_irq(p, 4, uart_irq(&p.uart))
@@ -374,6 +385,7 @@ cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_by
     features           PlatformFeatures of the processor
     """
     memset(p, 0, sizeof(Platform))
+    p.key_due = NEVER
     p.cycles_per_second = cycles_per_second if cycles_per_second > PIT_HERTZ else PIT_HERTZ
     lapic_init(&p.lapic, features & FEATURE_X2APIC, features & FEATURE_DEADLINE, maxphyaddr)
     ioapic_init(&p.ioapic)

@@ -22,6 +22,7 @@ ctypedef struct Sinks:
     Buffer debug             # port 0xe9
     Buffer report            # port 0xe8: 4 bytes a word, little-endian
     Buffer input             # COM1, to be received; Uart.received says how far the guest has read
+    Buffer keys              # scan codes of set 1 to be typed; Keyboard.typed says how far they are
 
 cdef inline bint buffer_grow(Buffer* b, uint64_t size) noexcept nogil:
     """Make room for `size` bytes in all, at least doubling.  False: over the limit or no memory."""
@@ -60,11 +61,12 @@ cdef inline void buffer_put(Buffer* b, uint8_t byte) noexcept nogil:
 
 cdef inline void sinks_init(Sinks* s) noexcept nogil:
     memset(s, 0, sizeof(Sinks))
-    s.console.limit = s.debug.limit = s.report.limit = s.input.limit = SINK_LIMIT
+    s.console.limit = s.debug.limit = s.report.limit = s.input.limit = s.keys.limit = SINK_LIMIT
 
 cdef inline void sinks_free(Sinks* s) noexcept nogil:
     free(s.console.data)
     free(s.debug.data)
     free(s.report.data)
     free(s.input.data)
+    free(s.keys.data)
     sinks_init(s)

@@ -36,4 +36,4 @@ cdef inline bint platform_is_sound(const Platform* p, const Platform* fresh) noe
             return False
     return lapic_is_sound(&p.lapic, &fresh.lapic) and p.ioapic.index <= 0xFF and \
         p.cycles_per_second == fresh.cycles_per_second and rtc_is_sound(&p.rtc) and p.uart.head < 16 and \
-        p.uart.count <= 16 and p.vga.dac_at < 768 and p.kbc.a20 <= 1
+        p.uart.count <= 16 and p.vga.dac_at < 768 and p.kbc.a20 <= 1 and p.kbc.keyboard.count <= 8

@@ -98,6 +98,11 @@ cdef class PlatformBench:
         """Append to the host's input for COM1."""
         buffer_append(&self.s.input, <const char*>data, len(data))
 
+    def type(self, bytes codes):
+        """Append to the host's typing."""
+        buffer_append(&self.s.keys, <const char*>codes, len(codes))
+        self.p.key_due = 0
+
     def limit_console(self, uint64_t limit):
         self.s.console.limit = limit
 

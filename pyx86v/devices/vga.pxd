@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VGA registers that keep what is written.  The text itself is RAM at B8000h.
+"""VGA registers that keep what is written.  The text itself is RAM at B8000h; screen.py reads both.
 
-Source: IBM PS/2 Hardware Interface Technical Reference, "Video subsystem".  Nothing is displayed;
-retrace bits follow a picture of 70 Hz and 449 lines.
+Source: IBM PS/2 Hardware Interface Technical Reference, "Video subsystem".  Retrace bits follow a picture of 70 Hz and
+449 lines.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy
 
 ctypedef struct Vga:
     uint8_t misc
@@ -28,15 +29,31 @@ cdef enum:
     LINE = 38                # and in 1/449 of it, rounded
     RETRACE = 1860           # 49 lines
 
+cdef extern from *:
+    """
+    /* mode 3 as a PC's firmware leaves it: sequencer, CRT controller, graphics controller, attribute controller */
+    static const unsigned char pyx86v_mode3[] = {
+        0x03, 0x00, 0x03, 0x00, 0x02,
+        0x5F, 0x4F, 0x50, 0x82, 0x55, 0x81, 0xBF, 0x1F, 0x00, 0x4F, 0x0D, 0x0E, 0x00, 0x00, 0x00, 0x00,
+        0x9C, 0x8E, 0x8F, 0x28, 0x1F, 0x96, 0xB9, 0xA3, 0xFF,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0E, 0x00, 0xFF,
+        0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x14, 0x07, 0x38, 0x39, 0x3A, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x0C, 0x00, 0x0F, 0x08, 0x00};
+    """
+    const uint8_t* MODE3 "pyx86v_mode3"
+
 cdef inline void vga_init(Vga* v) noexcept nogil:
-    """Colour text, 80 by 25."""
+    """Colour text, 80 by 25; the palette's 64 colours have two bits each of red, green and blue."""
+    cdef int i, gun
     v.misc = 0x67
     v.dac_mask = 0xFF
-    v.crtc[1] = 79
-    v.crtc[9] = 0x4F
-    v.crtc[10] = 0x0D
-    v.crtc[11] = 0x0E
-    v.crtc[19] = 40
+    v.attribute_index = 0x20             # the display owns the palette
+    memcpy(v.seq, MODE3, 5)
+    memcpy(v.crtc, MODE3 + 5, 25)
+    memcpy(v.graphics, MODE3 + 30, 9)
+    memcpy(v.attribute, MODE3 + 39, 21)
+    for i in range(64):
+        for gun in range(3):
+            v.palette[3 * i + gun] = (42 if i >> (2 - gun) & 1 else 0) + (21 if i >> (5 - gun) & 1 else 0)
 
 cdef inline uint8_t vga_status(Vga* v, uint64_t pulse) noexcept nogil:
     """3DAh: bit 3 vertical retrace, bit 0 no display.  Reading resets 3C0h to its index."""
@@ -52,6 +69,14 @@ cdef inline uint8_t vga_dac_byte(Vga* v, bint write, uint8_t value) noexcept nog
     if write:
         at[0] = value & 0x3F
     return at[0]
+
+cdef inline void vga_crtc_write(Vga* v, int index, uint8_t value) noexcept nogil:
+    """Bit 7 of register 17 protects registers 0 to 7, but for bit 4 of register 7."""
+    if index < 8 and v.crtc[17] & 0x80:
+        if index == 7:
+            v.crtc[7] = (v.crtc[7] & ~0x10) | (value & 0x10)
+    else:
+        v.crtc[index] = value
 
 cdef inline uint8_t vga_read(Vga* v, uint16_t port, uint64_t pulse) noexcept nogil:
     """Ports 3C0h to 3DFh; `pulse` counts the timer clock."""
@@ -117,6 +142,6 @@ cdef inline void vga_write(Vga* v, uint16_t port, uint8_t value) noexcept nogil:
     elif port == 0x3D4:
         v.crtc_index = value
     elif port == 0x3D5:
-        v.crtc[v.crtc_index & 31] = value
+        vga_crtc_write(v, v.crtc_index & 31, value)
     elif port == 0x3DA:
         v.feature = value

@@ -129,7 +129,8 @@ cdef list world_sections(Worlds* w, uint32_t i, str end):
 
 cdef list sink_sections(Sinks* s, str end):
     return [("console" + end, [view(s.console.data, s.console.size)]), ("debug" + end, [view(s.debug.data, s.debug.size)]),
-            ("report" + end, [view(s.report.data, s.report.size)]), ("input" + end, [view(s.input.data, s.input.size)])]
+            ("report" + end, [view(s.report.data, s.report.size)]), ("input" + end, [view(s.input.data, s.input.size)]),
+            ("keys" + end, [view(s.keys.data, s.keys.size)])]
 
 
 cdef str name_end(uint32_t i):
@@ -229,14 +230,15 @@ cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
     s.standing.open = boundary != 0
     s.guest.skipped = s.world.skipped
     if not (load_sink(&s.sinks.console, sections["console" + end]) and load_sink(&s.sinks.debug, sections["debug" + end]) and
-            load_sink(&s.sinks.report, sections["report" + end]) and load_sink(&s.sinks.input, sections["input" + end])):
+            load_sink(&s.sinks.report, sections["report" + end]) and load_sink(&s.sinks.input, sections["input" + end]) and
+            load_sink(&s.sinks.keys, sections["keys" + end])):
         return "console: does not fit in memory"
     return None
 
 
 cdef str missing(uint32_t count, dict sections):
     """The first section of no fixed size that is not there, or None."""
-    for name in ["frames", "ram"] + [name + name_end(i) for i in range(count) for name in ("console", "debug", "report", "input")]:
+    for name in ["frames", "ram"] + [name + name_end(i) for i in range(count) for name in ("console", "debug", "report", "input", "keys")]:
         if name not in sections:
             return f"{name}: no such section, expected what Machine.save() writes"
     return None
