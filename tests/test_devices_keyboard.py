@@ -96,6 +96,7 @@ def test_interrupts(wait):
     assert not b.irq() and not b.inb(0x64) & OUTPUT_FULL
 
 
+@pytest.mark.parametrize("off, on", [((0x64, 0xAD), (0x64, 0xAE)), ((0x60, 0xF5), (0x60, 0xF4))])
 def test_a_disabled_keyboard_keeps_what_is_typed(off, on):
     b = PlatformBench()
     b.outb(*off)
