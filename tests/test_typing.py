@@ -42,7 +42,8 @@ def stub_module():
 def parameters(arguments):
     """[(name, default or None)] of an ast.arguments."""
     defaults = [None] * (len(arguments.args) - len(arguments.defaults)) + arguments.defaults
-    return [(arg.arg, default and ast.unparse(default)) for arg, default in zip(arguments.args, defaults, strict=True)]
+    rest = [(arguments.vararg.arg, None)] if arguments.vararg else []
+    return [(arg.arg, default and ast.unparse(default)) for arg, default in zip(arguments.args, defaults, strict=True)] + rest
 
 
 def test_typed_package():
