@@ -10,8 +10,8 @@
     end - 32  32     sha256 of everything before
 
 The format says nothing about what the sections mean: that is engine/snapshot.pyx.  A checksum is no signature, so
-what the sections say is checked before it is used (engine/sound.pxd); only shadow tables, which lie in the monitor's
-memory with the lists that lead through them, are taken as they are.
+what the sections say is checked before it is used (engine/sound.pxd), and of memory the shadow tables with the lists that
+lead through them (mmu/shadow_sound.pxd).
 """
 import hashlib
 import json

@@ -4,7 +4,8 @@
 The judge walks the guest's tables with tests/walker.py, and remembers every value that a table slot has held.  An access
 that is refused, or that the monitor carries out itself, must be refused or answered as the tables say now.  One that is
 allowed must lead where a walk leads that takes, at each level, a value which the slot holds now or held at some moment
-since the address was last invalidated: what a TLB and paging-structure caches may do (SDM 3A 4.10.2 to 4.10.4).
+since the address was last invalidated: what a TLB and paging-structure caches may do (SDM 3A 4.10.2 to 4.10.4).  INVLPG
+invalidates the whole of a large page.
 """
 import random
 from collections import Counter
@@ -20,6 +21,7 @@ ROM_GPA = (1 << 32) - ROM
 TABLES = range(1, 9)              # frames that hold tables, most of the time
 INDEXES = (0, 1, 2, 3, 511)
 INDEXES_32 = (0, 1, 2, 256, 511, 512, 1023)  # a 32-bit table has 1,024: more than one shadow table each
+SHIFTS = (12, 21, 22, 30, 39)     # of pages, and of what one entry above them covers
 NO_A20 = ~(1 << 20) & (1 << 64) - 1
 
 
@@ -72,8 +74,8 @@ class Judge:
         self.ctx, self.memory = ctx, memory
         self.past = {}            # (slot, width): [(time of the change, value until then)]
         self.now = self.flushed = self.walks_flushed = 0
-        self.dropped = {}         # page: time of its last invalidation
-        self.seen = {}            # (shift, prefix), and (page, "read" or "written"): time of the last access
+        self.dropped = {}         # (shift, prefix): time of the last invalidation of a page of that size
+        self.seen = {}            # (shift, prefix), and ("written", shift, prefix): time of the last access
 
     def write(self, gpa, data):
         """Guest memory changes: remember what its aligned slots were."""
@@ -88,18 +90,23 @@ class Judge:
         self.now += 1
         self.flushed = self.walks_flushed = self.now
 
-    def invalidate(self, gva):
+    def invalidate(self, gva, shifts=SHIFTS):
         self.now += 1
-        self.dropped[gva >> 12] = self.walks_flushed = self.now
+        self.walks_flushed = self.now
+        for shift in shifts:
+            self.dropped[shift, gva >> shift] = self.now
 
-    def since(self, gva):
-        return max(self.flushed, self.dropped.get(gva >> 12, 0))
+    def since(self, gva, shift=12):
+        """When what may be cached for the address from a page of this size was last dropped."""
+        return max(self.flushed, self.dropped.get((12, gva >> 12), 0), self.dropped.get((shift, gva >> shift), 0))
 
-    def values(self, native, gpa, width, since):
-        """All that the slot has held since then; accessed and dirty flags count as set."""
+    def values(self, native, gpa, width, gva, level, maps):
+        """All that the slot has held since the page that it maps, or else the address, was invalidated; accessed and dirty
+        flags count as set."""
         hpa = native.nested(gpa)[0]
         values = {native.load(hpa, width)}
-        values.update(v for time, v in self.past.get((hpa, width), ()) if time > since)
+        since = self.since(gva), self.since(gva, level.shift)
+        values.update(v for time, v in self.past.get((hpa, width), ()) if time > since[maps(v)])
         return {v | BIT_A for v in values if v & 1}
 
     def reachable(self, gva, access, who):
@@ -119,10 +126,12 @@ class Judge:
     def descend(self, native, fmt, depth, table, chain, gva, access, who):
         ctx, level, width = self.ctx, fmt[depth], 4 if fmt is walker.LEGACY else 8
         at = table + width * (gva >> level.shift & (1 << level.index_bits) - 1)
-        for e in self.values(native, at, width, self.since(gva)):
+        def maps(e):
+            return level.shift == 12 or bool(level.can_map and e & PS and (fmt is not walker.LEGACY or ctx.pse))
+        for e in self.values(native, at, width, gva, level, maps):
             if e & walker.reserved(ctx, fmt, level, e):
                 continue
-            if level.shift > 12 and not (level.can_map and e & PS and (fmt is not walker.LEGACY or ctx.pse)):
+            if not maps(e):
                 yield from self.descend(native, fmt, depth + 1, e & walker.bits(51, 12), chain + [e], gva, access, who)
             elif native.permitted(chain + [e], access, who):
                 page = e & walker.bits(51, level.shift) & ~NX
@@ -133,23 +142,23 @@ class Judge:
     def touched(self, gva, access):
         """An allowed access: what may be cached from now on."""
         self.now += 1
-        for shift in (12, 21, 22, 30, 39):
+        for shift in SHIFTS:
             self.seen[shift, gva >> shift] = self.now
-        if access == WRITE:
-            self.seen["written", gva >> 12] = self.now
+            if access == WRITE:
+                self.seen["written", shift, gva >> shift] = self.now
 
-    def may_spare(self, gva, access, path):
+    def may_spare(self, gva, access, path, shift):
         """May a processor leave flags clear, because it walks from what it has cached: (of tables, of the page)?
-        `path`: the (slot, width) of the walk's entries, the page's last.  An upper entry that is cached and has changed
-        leads elsewhere, where the flags may have been set before."""
-        since = self.since(gva)
-        above = any(self.seen.get((s, gva >> s), 0) > self.walks_flushed for s in (21, 22, 30, 39))
+        `path`: the (slot, width) of the walk's entries, the last that of a page of this size.  An upper entry that is cached
+        and has changed, into that of a large page perhaps, leads elsewhere, where the flags may have been set before."""
+        since = self.since(gva, shift)
+        above = any(self.seen.get((s, gva >> s), 0) > self.walks_flushed for s in SHIFTS[1:])
         past = [[v for time, v in self.past.get(slot, ()) if time > since] for slot in path]
-        if above and any(past[:-1]):
+        if above and (any(past[:-1]) or shift > 12 and any(v & (P | PS) == P for v in past[-1])):
             return True, True
-        if not self.seen.get((12, gva >> 12), 0) > since:
+        if not self.seen.get((shift, gva >> shift), 0) > since:
             return above, any(v & A and (v & D or access != WRITE) for v in past[-1])   # cached by speculation (4.10.2.3)
-        return True, access != WRITE or self.seen.get(("written", gva >> 12), 0) > since or any(v & D for v in past[-1])
+        return True, access != WRITE or self.seen.get(("written", shift, gva >> shift), 0) > since or any(v & D for v in past[-1])
 
 
 BIT_A = A
@@ -282,7 +291,7 @@ class Program:
         self.compared[self.mode, kind] += 1
         self.check_marks(marks, path, gva, access, kind == "ok", kind == "ok" and want.hpa != value, want, where)
         if kind == "page-fault":
-            self.judge.invalidate(gva)
+            self.judge.invalidate(gva, (12,))
             self.judge.walks_flushed = self.judge.flushed
         else:
             self.judge.touched(gva, access)
@@ -290,7 +299,7 @@ class Program:
 
     def check_marks(self, marks, path, gva, access, allowed, stale, want, where):
         """Accessed and dirty flags: those of a native walk, but for what caches may spare."""
-        above, leaf = self.judge.may_spare(gva, access, path) if marks else (False, False)
+        above, leaf = self.judge.may_spare(gva, access, path, want.shift if want.kind == "ok" else 12) if marks else (False, False)
         for i, ((at, width), (was, value)) in enumerate(marks.items()):
             got = int.from_bytes(self.bench.peek(at, width), "little")
             spared = leaf if want.kind == "ok" and i == len(marks) - 1 else above

@@ -41,6 +41,12 @@ def entry(bench, index, value, width=8):
     return kind == "once"
 
 
+def entry_at(bench, gpa, value, width):
+    """Somebody else changes an entry of some table."""
+    bench.host_wrote(gpa, width)
+    bench.poke(gpa, value.to_bytes(width, "little"))
+
+
 def counted(bench, name, what):
     """How much a counter grows over what()."""
     before = bench.counts()[name]
@@ -166,6 +172,24 @@ def test_a_new_table_splits_the_large_page_around_it():
     assert bench.access(0x210000, WRITE)[0] == "once"
     assert bench.counts()["protected"] == 1
     bench.check()
+
+
+@pytest.mark.parametrize("mode, base, parts", [("pse", BASE, (0x400000, 0x600000)), ("long", BASE + 0x1000, (0x600000, 0x601000)),
+                                               ("pae", BASE + 0x1000, (0x600000, 0x601000))])
+def test_invlpg_forgets_the_whole_of_a_large_page(mode, base, parts):
+    """Also where the TLB holds it in parts: 4 MB as 2 MB twice, and 2 MB that lie unaligned in machine memory (SDM 3A 4.10.4.1)."""
+    bench, width = guest(mode, base=base)
+    pde = 0x3000 + (1 if mode == "pse" else 3) * width
+    put = lambda gpa: entry_at(bench, pde, gpa | OPEN | PS, width)
+    put(parts[0])
+    assert [bench.access(gva) for gva in parts] == [("ok", base + gva) for gva in parts]
+    put(0)
+    assert bench.access(parts[1]) == ("ok", base + parts[1]), "the TLB has it until INVLPG"
+    bench.invlpg(parts[0])
+    assert [bench.access(gva) for gva in parts] == [("ok", base + gva - parts[0]) for gva in parts]
+    flushes = bench.counts()["flushes"]
+    bench.invlpg(parts[0])
+    assert bench.counts()["flushes"] == flushes, "nothing changed since"
 
 
 @pytest.mark.parametrize("base", (BASE, BASE + 0x1000))

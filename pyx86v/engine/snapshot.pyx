@@ -25,6 +25,8 @@ from pyx86v.engine.sound cimport ledger_is_sound, registers_are_sound, schedule_
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
 from pyx86v.mmu.mmu cimport Mmu
+from pyx86v.mmu.shadow cimport shadow_bytes
+from pyx86v.mmu.shadow_sound cimport shadow_is_sound
 from pyx86v.mmu.sound cimport mmu_is_sound
 
 cdef view(void* data, uint64_t size):
@@ -244,6 +246,14 @@ cdef str missing(uint32_t count, dict sections):
     return None
 
 
+cdef bint shadow_serves(Engine* e, Seat* s) noexcept nogil:
+    """May a world's shadow tables be used, which are in memory now?  They end the monitor's memory, which follows the guest's."""
+    cdef Vcpu* v = &s.world.vcpu[0]
+    cdef uint64_t size = v.paging.window.size
+    return not v.shadowing or shadow_is_sound(&s.world.shadow, &e.ram, &v.paging, &v.hardware,
+                                              v.paging.window.base + size + s.style.monitor_bytes(size) - shadow_bytes(size))
+
+
 cdef str snapshot_apply(Worlds* w, dict sections):
     """Make a fresh machine of the same options the saved one.  None, or what does not fit (field: why)."""
     cdef Engine* e = w.engine
@@ -258,6 +268,9 @@ cdef str snapshot_apply(Worlds* w, dict sections):
             return problem
     if not load_ram(e, sections["frames"], sections["ram"]):
         return "ram: pages that this machine does not have"
+    for i in range(count):
+        if not shadow_serves(e, &w.seat[i]):
+            return cannot_be("shadow" + name_end(i))
     if count == 1:
         worlds_book(w)
         w.seat[0].standing.left = busy(e)

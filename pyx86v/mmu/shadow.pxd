@@ -41,24 +41,30 @@ cdef inline uint64_t shadow_bytes(uint64_t guest_bytes) noexcept nogil:
     cdef uint64_t frames = guest_bytes >> 12, pages = frames // POOL_SHARE + POOL_FLOOR
     return (bytes_for(frames, pages, bucket_bits_for(pages)) + PAGE_MASK) & ~<uint64_t>PAGE_MASK
 
-cdef inline int shadow_init(Shadow* s, const Ram* ram, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
-    """No shadow pages yet; the pool gets what `bytes` leave room for.  0, or -1: not in RAM, or no room for a walk."""
-    cdef Shadower w
+cdef inline int shadow_layout(Shadow* s, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
+    """Where and how many, all else zero; the pool gets what `bytes` leave room for.  0, or -1: no room for a walk."""
     cdef uint64_t frames = guest.size >> 12, each = bytes_for(0, 1, 0) + 4, fixed = bytes_for(frames, 0, 4)
     memset(s, 0, sizeof(Shadow))
-    if bytes < fixed + LEAST_PAGES * each or at & PAGE_MASK or ram_pointer(ram, at, bytes) == NULL:
+    if bytes < fixed + LEAST_PAGES * each or at & PAGE_MASK:
         return -1
-    s.config.unsync_after = 0                # each write to a table in use is traced, as the monitors of 2005 did
-    s.config.zap_after = 4
-    s.config.most_unsynced = MAX_UNSYNCED
     s.at = at
     s.guest_base = guest.base
     s.frames = frames
-    s.a20_mask = guest.a20_mask
     s.n_pages = <uint32_t>min((bytes - fixed) // each, <uint64_t>1 << 22)
     s.bucket_bits = <uint32_t>bucket_bits_for(s.n_pages)
     while bytes_for(frames, s.n_pages, <int>s.bucket_bits) > bytes:
         s.bucket_bits -= 1
+    return 0
+
+cdef inline int shadow_init(Shadow* s, const Ram* ram, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
+    """No shadow pages yet.  0, or -1: not in RAM, or no room for a walk."""
+    cdef Shadower w
+    if shadow_layout(s, guest, at, bytes) != 0 or ram_pointer(ram, at, bytes) == NULL:
+        return -1
+    s.config.unsync_after = 0                # each write to a table in use is traced, as the monitors of 2005 did
+    s.config.zap_after = 4
+    s.config.most_unsynced = MAX_UNSYNCED
+    s.a20_mask = guest.a20_mask
     w.s = s
     w.ram = ram
     arrays_find(&w)
@@ -92,7 +98,7 @@ cdef inline int finish(Shadower* w) noexcept nogil:
     """Make the flush that invariants 3 and 4 ask for.  Returns Drop."""
     if not w.s.flush_due:
         return DROP_NOTHING
-    w.s.flush_due = w.s.stale_writable = 0
+    w.s.flush_due = w.s.stale_writable = w.s.split_held = w.s.stale_split = 0
     w.s.count.flushes += 1
     return mmu_flush_asid(w.m, w.hardware.asid)
 
@@ -142,6 +148,7 @@ cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty) noexce
     cdef uint64_t e
     cdef Source src
     cdef int level
+    cdef bint whole
     while True:
         page_used(w, page)
         level = w.page[page].level
@@ -157,7 +164,10 @@ cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty) noexce
         if not src.dirty and src.page:
             src.rights &= ~<uint64_t>PTE_W
         e = src.rights | PTE_P | PTE_A
-        if level == 2 and src.page and large_fits(w, src.gfn):
+        whole = level == 2 and src.page and large_fits(w, src.gfn)
+        if src.page and w.page[page].kind == KIND_TABLE and (not whole or w.guest.mode == PAGING_32):
+            w.s.split_held = 1               # 4 MB by 2 MB, or what does not fit
+        if whole:
             entry_set(w, slot, e | PTE_D | PTE_PS | (w.s.guest_base + (src.gfn << 12)))
             w.s.count.large_fills += 1
             break
@@ -286,7 +296,7 @@ cdef inline int shadow_enter(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, 
         sync_all(&w)
     hardware_fill(&w, asid)
     choose_roots(&w)
-    s.flush_due = s.stale_writable = 0
+    s.flush_due = s.stale_writable = s.split_held = s.stale_split = 0
     mmu_flush_asid(m, asid)
     return DROP_ALL
 
@@ -299,6 +309,7 @@ cdef inline int shadow_invlpg(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger,
         return DROP_ALL
     if guest.mode != PAGING_NONE:
         sync_address(&w, gva)
+    s.flush_due |= s.stale_split
     drop = mmu_invlpg(m, hardware.asid, 0, gva)
     return max(drop, finish(&w))
 

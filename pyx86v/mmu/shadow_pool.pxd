@@ -35,7 +35,7 @@ cdef inline void list_remove(Shadower* w, uint32_t* head, uint32_t slot) noexcep
         w.link[l.next].prev = l.prev
 
 cdef inline void entry_set(Shadower* w, uint32_t slot, uint64_t e) noexcept nogil:
-    """Write a shadow entry (0: none) and keep lists, counts and invariant 3."""
+    """Write a shadow entry (0: none) and keep lists, counts and invariants 3 and 6."""
     cdef uint64_t old = w.table[slot]
     cdef uint32_t* was = NULL
     cdef uint32_t* now = NULL
@@ -52,6 +52,8 @@ cdef inline void entry_set(Shadower* w, uint32_t slot, uint64_t e) noexcept nogi
             list_add(w, now, slot)
     if old & PTE_P and old & PTE_W and maps_page(w, slot, old) and (was != now or not e & PTE_W):
         w.s.stale_writable = 1
+    if old & PTE_P and was != now and w.page[slot >> 9].level > 1:
+        w.s.stale_split |= w.s.split_held
     w.page[slot >> 9].live += <int>(e & PTE_P) - <int>(old & PTE_P)
     w.table[slot] = e
 
