@@ -17,11 +17,11 @@ SAME = ("end", "instructions", "console", "report", "digest")        # what must
 LIMIT = 2_000_000_000            # instructions or instruction cycles; no ROM comes near
 
 
-def machine_for(name, path=None, **options):
+def machine_for(name, path=None, kernel_args="", **options):
     """A machine with a bundled ROM, or the guest at `path`, in place."""
     memory = HEADS[name]["memory"] if name in HEADS else "64M"
     machine = Machine(**{"memory": int(memory.rstrip("M")) << 20, **options})
-    machine.load(path or guests.image(name))
+    machine.load(path or guests.image(name), kernel_args=kernel_args)
     return machine
 
 
