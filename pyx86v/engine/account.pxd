@@ -5,7 +5,7 @@ The machine counts once, for all its guests together.  At each switch of worlds 
 counted since the last one to the guest that ran, so the guests' accounts sum to the machine's, whatever is counted.
 """
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memmove
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.mmu.mmu cimport Mmu, MmuCounters
 from pyx86v.mmu.tlb cimport N_ARRAYS
@@ -44,12 +44,12 @@ cdef dict account_exits(const Vcpu* v, const Style* style)
 cdef dict account_events(const Vcpu* v)
 
 cdef inline void account_now(const Ledger* l, const Mmu* m, Account* out) noexcept nogil:
-    """The machine's counts as they stand.  The ledger must be settled."""
+    """The machine's counts as they stand.  The ledger must be settled.  (Why memmove: image_copy in worlds.pxd.)"""
     cdef int i
     out.units = l.total
-    memcpy(out.by, l.by, sizeof(out.by))
+    memmove(out.by, l.by, sizeof(out.by))
     out.instructions = l.instructions
-    out.mmu = m.count
+    memmove(&out.mmu, &m.count, sizeof(MmuCounters))
     for i in range(N_ARRAYS):
         out.hits[i] = m.tlb.array[i].hits
         out.fills[i] = m.tlb.array[i].fills
