@@ -278,3 +278,11 @@ def test_forms_come_back_from_their_keys():
     assert names == sorted(["alu", "multiply", "simd_move", "exchange", "cpuid", "push", "shift", "bit_scan"])
     for form, bits, kind in decoder.forms():
         assert bits == 64 and decoder.insn(form)[1] == kind
+
+
+def test_quick_is_nearly_as_good():
+    """Stopping at the first alike repetitions changes few blocks, and never the answer's kind."""
+    blocks = report.read_blocks(BHIVE)
+    full, quick = ([MODEL.cycles(code, start="same", quick=quick) for code, _ in blocks] for quick in (False, True))
+    assert report.errors(quick, [cycles for _, cycles in blocks])["mean_error"] <= 0.065
+    assert sum(abs(a - b) > 0.1 * a for a, b in zip(full, quick)) < len(blocks) / 20

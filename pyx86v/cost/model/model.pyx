@@ -152,7 +152,7 @@ cdef class BlockModel:
 
         loop   the block ends in a branch to its start and comes from the decoded cache; otherwise it is laid out again and again
         start  what registers and memory hold: "distinct" values, or all the "same" one, as the harness of BHive has it
-        quick  stop as soon as some repetitions take the same time: a third of the work for a twentieth more error
+        quick  stop as soon as some repetitions take the same time: a quarter of the work for a twentieth more error
         """
         self.decode(code, bits)
         return self.run(WITH_ALL | (WITH_LOOP if loop else 0), start == "same", NULL, quick) / 64.0

@@ -16,8 +16,8 @@ cdef enum:
     RING = 2048                # cycles that the ports are remembered for, a power of two
     QUEUE = 512                # more than any queue of a processor, a power of two
     MAX_ITERATIONS = 512
-    STEADY_TURNS = 4
-    STEADY_UOPS = 320
+    STEADY_TURNS = 3
+    STEADY_UOPS = 96
     PAGE_SETS = 16             # of the harness's first-level TLB
     PAGE_WAYS = 4
     DECODE_DELAY = 3           # cycles from predecoding to decoding, at least (uiCA)
