@@ -29,16 +29,16 @@ pytestmark = pytest.mark.linux
 
 @pytest.fixture(scope="module")
 def boot(linux):
-    """boot(style, ...): what a boot of the unwrapped kernel left; each is made once."""
-    try:
-        guest, kernel = linux_guest.linux(init=INIT, args=ARGS), linux_guest.vmlinux()
-    except linux_guest.Unavailable as reason:
-        pytest.skip(str(reason))
+    """boot(style, ...): what a boot of an unwrapped kernel left; each is made once."""
     made = {}
 
-    def boot(style, clock="instructions", **options):
-        key = (style, clock, *options.values())
+    def boot(style, clock="instructions", name="cloud", args=ARGS, **options):
+        key = (style, clock, name, args, *options.values())
         if key not in made:
+            try:
+                guest, kernel = linux_guest.linux(name, INIT, args), linux_guest.vmlinux(name)
+            except linux_guest.Unavailable as reason:
+                pytest.skip(str(reason))
             machine = guest.load(Machine(memory=guest.memory, style=style, clock=clock, **options), kernel)
             stop = machine.run(max_instructions=LIMIT)
             made[key] = {"stop": stop, "console": machine.console.decode("latin-1"), "instructions": machine.instructions,
@@ -76,3 +76,15 @@ def test_a_processor_without_deadline_measures_its_timer(boot):
     made = boot("native", "cycles", profile="nehalem")
     check_console(made["console"])
     assert "TSC deadline" not in made["console"] and made["stop"].detail == "power off"
+
+
+def test_without_acpi_the_mp_table_says_the_same(boot):
+    """The cloud kernel cannot read one; without ACPI nothing can switch the machine off."""
+    made = boot("native", name="amd64", args="console=ttyS0 acpi=off")
+    lines = made["console"].replace("\r", "").split("\n")
+    for said in ("Intel MultiProcessor Specification v1.4", "MPTABLE: APIC at: 0xFEE00000", "IOAPIC[0]: apic_id 1, version 17, address 0xfec00000",
+                 "APIC: Switch to symmetric I/O mode setup", "INIT-OK", "reboot: System halted"):
+        assert any(said in line for line in lines), f"{said}\n{made['console']}"
+    assert not [line for line in lines for never in NEVER if never in line]
+    assert re.search(r"^ *4: .*IO-APIC +4-edge +ttyS0", made["console"], re.M)
+    assert made["stop"].reason is StopReason.HALT
