@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # make demo    build everything and compare one bundled guest, native against VT-x with EPT
 # make test    build everything and run the suite;  make test-quick leaves out what takes minutes
+# make test-guests    the systems nobody here wrote under every style (the suite takes one style a day): half an hour
+# make census  what is sensitive in Debian's kernels, and what it costs under each style; writes bench/CENSUS.md
 # make bench   measure the speed of the machine beside plain Unicorn and QEMU; writes bench/RESULTS.md
 PYTHON ?= python3
 GUEST  ?= ptestorm
@@ -9,7 +11,7 @@ BIN    := $(VENV)/bin
 need    = || { echo "pyx86v: $(1)" >&2; exit 1; }
 SOURCES := setup.py pyproject.toml $(shell find pyx86v roms -name '*.py[xd]' -o -path 'roms/*' -type f)
 
-.PHONY: demo test test-quick bench build clean
+.PHONY: demo test test-quick test-guests census bench build clean
 
 demo: build
 	$(BIN)/pyx86v compare $(GUEST)
@@ -20,6 +22,12 @@ test: build
 test-quick: build
 	$(BIN)/python -m pytest -m "not slow" --ignore-glob='tests/test_roms*'
 	$(BIN)/python -m pytest -m quick
+
+test-guests: build
+	PYX86V_GUESTS=all $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup tests/test_guests_*.py
+
+census: build
+	$(BIN)/python bench/census.py
 
 bench: build
 	$(BIN)/python -m pytest bench -o pythonpath='tests bench' --benchmark-only --benchmark-timer=time.thread_time \

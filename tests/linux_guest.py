@@ -27,18 +27,30 @@ MEMORY = 256 << 20
 # No APIC, ACPI or PCI is there to be found; the clock rate is given, so that nothing is measured against the timer.
 KERNEL_ARGS = ("console=ttyS0 noapic nolapic acpi=off pci=off nosmp tsc=reliable no_timer_check tsc_early_khz=3400000 lpj=13600000 "
                "nokaslr mitigations=off panic=-1 reboot=k")
-APPLETS = ("sh", "mount", "seq", "sort", "tail", "awk", "sha256sum", "uname", "sleep", "reboot")
+APPLETS = ("sh", "mount", "seq", "sort", "head", "tail", "awk", "dd", "date", "sha256sum", "uname", "sleep", "reboot", "poweroff")
 TEXT = "".join(f"line {number} of a text that both sides know\n" for number in range(200))
-INIT = """#!/bin/sh
+# What a distribution's shell does all day: pipes, 200 processes, 64 MiB of memory, the clock, and computing.
+WORK = """#!/bin/sh
 mount -t proc proc /proc
 echo INIT-OK
 echo "kernel $(uname -r)"
 echo "last $(seq 1 1000 | sort -rn | sort -n | tail -n 1)"
 seq 1 1000 | awk '{ s += $1 } END { print "sum", s }'
+i=0 odd=0
+while [ $i -lt 200 ]; do
+  (exit $((i & 1))) || odd=$((odd + 1))
+  i=$((i + 1))
+done
+echo "forked $i, $odd failed"
+echo "memory $(dd if=/dev/zero of=/dev/null bs=64M count=1 2>&1 | head -n 1) of 64 MiB"
+echo "clock $(date -u +%F)"
 echo "text $(sha256sum < /text)"
+echo "symbol $(head -n 3000 /proc/kallsyms | tail -n 1)"
 sleep 0.1
-reboot -f
 """
+INIT = WORK + "reboot -f\n"
+POWER_OFF = WORK + "poweroff -f\n"
+STARTED = "2024-01-01"          # the machine's clock when it is switched on (devices/rtc.pxd)
 DIRECTORY, FILE, PROGRAM, LINK, CHARACTER = 0o040755, 0o100644, 0o100755, 0o120777, 0o020600
 LZ4_LEGACY, XZ = b"\x02\x21\x4C\x18", b"\xFD7zXZ\0"
 
@@ -58,9 +70,9 @@ class Linux:
 
     @property
     def expected(self):
-        """The lines of INIT, by arithmetic, by the host's SHA-256 and by the name of the kernel's file."""
+        """The lines of WORK, by arithmetic, by the host's SHA-256 and by the name of the kernel's file."""
         return ["INIT-OK", f"kernel {self.kernel.name.partition('-')[2]}", "last 1000", f"sum {1000 * 1001 // 2}",
-                f"text {hashlib.sha256(TEXT.encode()).hexdigest()}  -"]
+                "forked 200, 100 failed", "memory 1+0 records in of 64 MiB", f"clock {STARTED}", f"text {hashlib.sha256(TEXT.encode()).hexdigest()}  -"]
 
     def load(self, machine, kernel=None):
         """Put it, or another kernel of the same version, into the machine, and return that."""
@@ -70,7 +82,7 @@ class Linux:
 
 def linux(name="cloud", init=INIT, args=KERNEL_ARGS):
     """The Linux of one of KERNELS, fetched when it is not there yet.  Raises Unavailable."""
-    content = initrd(name, init)
+    content = initrd(init, name)
     disk = CACHE / f"{hashlib.sha256(content).hexdigest()[:16]}.cpio"
     if not disk.exists():
         save(disk, content)
@@ -107,10 +119,11 @@ def entry(number, name, mode, data=b"", device=(0, 0)):
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def initrd(name="cloud", init=INIT):
+def initrd(init=INIT, name="cloud"):
     """The bytes of an initial RAM disk whose /init is the shell script `init`; the same for the same busybox."""
     members = [(name, DIRECTORY) for name in ("bin", "dev", "proc")]
-    members += [("dev/console", CHARACTER, b"", (5, 1)), ("bin/busybox", PROGRAM, busybox(name).read_bytes())]
+    members += [("dev/console", CHARACTER, b"", (5, 1)), ("dev/null", CHARACTER, b"", (1, 3)), ("dev/zero", CHARACTER, b"", (1, 5)),
+                ("bin/busybox", PROGRAM, busybox(name).read_bytes())]
     members += [(f"bin/{applet}", LINK, b"busybox") for applet in APPLETS]
     members += [("init", PROGRAM, init.encode()), ("text", FILE, TEXT.encode())]
     archive = b"".join(entry(number, *member) for number, member in enumerate(members, 1)) + entry(0, "TRAILER!!!", 0)
