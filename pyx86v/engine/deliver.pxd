@@ -271,8 +271,8 @@ cdef inline bint deliver_long(Engine* e, const Attempt* d, uint32_t ext, Fault* 
                              USER if new_cpl == 3 else system_privilege(e), f):
             return False
     rsp[0] = sp
-    if new_cpl < cpl:                        # SS becomes null with RPL = CPL
-        load_flat(e, SEG_SS, <uint32_t>new_cpl, 0, 0xffffffffU, <uint32_t>(SEG_PRESENT | SEG_S | SEG_WRITABLE | SEG_BIG))
+    if new_cpl < cpl:                        # SS becomes null with RPL = CPL: without P, so that VMX has it unusable
+        load_flat(e, SEG_SS, <uint32_t>new_cpl, 0, 0, 0)
     flags &= ~<uint64_t>(FL_TF | FL_RF | FL_NT)
     if kind == GATE_INT32:
         flags &= ~<uint64_t>FL_IF
