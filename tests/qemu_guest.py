@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,19 @@ def _run(key, memory):
          "-display", "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     return done.returncode, done.stdout.decode("latin-1") + done.stderr.decode("latin-1")
+
+
+def qemu_instructions(linux):
+    """How many instructions a Linux of linux_guest.py executes under QEMU from reset to its end: (count, console).
+
+    Counted by a plugin; time is a nanosecond an instruction (-icount shift=0), the command line linux.args.
+    """
+    source = Path(__file__).with_name("qemu_count.c")
+    with tempfile.TemporaryDirectory() as folder:
+        plugin, log = Path(folder) / "count.so", Path(folder) / "log"
+        subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", plugin, source], check=True)
+        done = subprocess.run(
+            [QEMU, "-accel", "tcg", "-cpu", "max", "-m", str(linux.memory >> 20), "-kernel", linux.kernel, "-initrd", linux.initrd,
+             "-append", linux.args, "-display", "none", "-serial", "stdio", "-no-reboot", "-icount", "shift=0",
+             "-plugin", plugin, "-d", "plugin", "-D", log], stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=600)
+        return int(log.read_text().split("instructions:")[1]), done.stdout.decode("latin-1")

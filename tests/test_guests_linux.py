@@ -20,6 +20,7 @@ import linux_guest
 from guest_list import ALL, EQUAL, HOLES, grouped, pairs
 from pyx86v import Machine, StopReason
 from pyx86v.report import symbols
+from qemu_guest import need_qemu, qemu_instructions
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGS = "console=ttyS0"
@@ -152,6 +153,18 @@ def test_trap_and_emulate_ends_at_a_hole_with_a_name(kernel, style):
     run = json.loads(text)
     assert status == 1 and run["end"]["reason"] == "hole"
     assert re.match(FIRST_HOLE[64 if "64" in guest(kernel).kernel.name else 32], run["end"]["detail"]), run["end"]["detail"]
+
+
+@pytest.mark.qemu
+@pytest.mark.skipif(not ALL, reason="make test-guests")
+def test_qemu_counts_as_many_instructions():
+    """Within 2 %, on a command line that measures nothing against a timer: guest time passes at other rates.  QEMU's BIOS is in its count."""
+    need_qemu()
+    linux = linux_guest.linux()
+    machine = linux.load(Machine(memory=linux.memory, clock="instructions"))
+    machine.run(max_instructions=int(LIMIT))
+    count, console = qemu_instructions(linux)
+    assert linux.expected[-1] in console and abs(machine.instructions / count - 1) < 0.02, (machine.instructions, count)
 
 
 def resident():
