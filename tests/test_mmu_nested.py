@@ -134,6 +134,7 @@ def compare(bench, memory, ctx, gva, where, states):
             assert (STATUS[status], pfec, gpa, hex(qual), got_after) == (
                 want.kind, want.pfec, gpa_want, hex(want.qualification), after), (
                 [hex(e) for e in state], access, who)
+    assert i == len(got) > 0
 
 
 @pytest.mark.parametrize("exec_only, ad", list(itertools.product((0, 1), (0, AD))))

@@ -80,6 +80,7 @@ def compare(bench, memory, ctx, gva, where, states):
             gpa_want = want.gpa & ~0xfff if want.kind == "ok" else 0 if want.kind == "page-fault" else want.gpa
             assert (STATUS[status], pfec, gpa, hex(info), got_after) == (
                 want.kind, want.pfec, gpa_want, hex(want.qualification), after), ([hex(e) for e in state], access, who)
+    assert states and not list(got)
 
 
 @pytest.mark.parametrize("nxe", (0, 1))
