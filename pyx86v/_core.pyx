@@ -22,6 +22,7 @@ from pyx86v.devices.platform cimport FEATURE_DEADLINE, FEATURE_X2APIC, PLATFORM_
 from pyx86v.engine.breakpoints cimport breakpoint_change
 from pyx86v.engine.configure cimport *
 from pyx86v.engine.engine cimport *
+from pyx86v.engine.media cimport media_attach, media_firmware
 from pyx86v.engine.snapshot cimport *
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
@@ -118,6 +119,8 @@ cdef class Machine(MachineState):
     holes    "stop": the first sensitive instruction that should have trapped, and shows, ends the run (StopReason.HOLE);
              "continue": they are only counted.  For styles that deprivilege the guest's kernel
     audit    take a `census` of sensitive instructions; slower, with equal results
+    disks    paths of raw disk images, cdroms: of CD-ROM images; together at most four a guest
+    write_disks  what the guest writes goes to the disks' files; else it stays in memory, and the files are as they were
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -148,7 +151,8 @@ cdef class Machine(MachineState):
         free(self.mmu)
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
-                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False):
+                 shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False,
+                 disks=(), cdroms=(), write_disks=False):
         for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
                                    ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
             if value not in known:
@@ -164,8 +168,11 @@ cdef class Machine(MachineState):
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
-                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit}
-        self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, **each})
+                        "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit,
+                        "disks": [os.path.abspath(path) for path in disks], "cdroms": [os.path.abspath(path) for path in cdroms],
+                        "write_disks": write_disks}
+        self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, "disks": disks, "cdroms": cdroms,
+                                                             "write_disks": write_disks, **each})
                         for i, each in enumerate(guests or [{}])]
         self.e.guest.shadow_unsync, self.e.audit = shadow_unsync, bool(audit)
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
@@ -195,6 +202,7 @@ cdef class Machine(MachineState):
                               (seat.style.monitor_bytes(each.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
             platform_init(&seat.world.platform, p.frequency_hz, each.memory, FEATURE_X2APIC * p.features["x2apic"] |
                           FEATURE_DEADLINE * p.features["tsc_deadline"], p.maxphyaddr)
+            media_attach(seat, each.images)
         e.style = self.worlds.seat[0].style
         allocate_ram(e, end)
         allocate_tables(e, p.instructions)
@@ -225,10 +233,10 @@ cdef class Machine(MachineState):
 
     # -- loading -----------------------------------------------------------------------------
 
-    def load(self, path, initrd=None, kernel_args="", entry="auto"):
+    def load(self, path=None, initrd=None, kernel_args="", entry="auto"):
         """Put a guest into memory and the processor into the state its boot protocol defines.
 
-        path         multiboot kernel, Linux bzImage or vmlinux, PVH kernel, firmware image
+        path         multiboot kernel, Linux bzImage or vmlinux, PVH kernel, firmware image; None: SeaBIOS, to boot from a disk
         initrd       path of an initial RAM disk or first module, or a list of paths; "PATH WORDS" gives a module a command line
         kernel_args  command line
         entry        by which of its entries a kernel with several starts: "auto" or another of boot.ENTRIES
@@ -241,11 +249,12 @@ cdef class Machine(MachineState):
         self._expect_stopped("load()")
         if self._own().loaded:
             raise ValueError("machine: has a guest already, expected a new Machine for another")
-        image = boot.load(path, self.memory, kernel_args, initrd, entry)
+        image = boot.load(boot.firmware.find() if path is None else path, self.memory, kernel_args, initrd, entry)
         for gpa, data in image.segments:
             self.write_memory(gpa, data)
         for gpa, data in image.roms:
             add_rom(self.e, gpa, data)
+        media_firmware(self.e.guest.sinks, image.fw_cfg)
         self._set_entry(image.entry)
         self._start()
 

@@ -6,6 +6,8 @@ Neither modelled time nor any count changes by that.
 """
 import weakref
 
+from pyx86v import disks as images
+
 SMALLEST_MEMORY, LARGEST_MEMORY = 2 << 20, 3 << 30      # bytes of one guest
 
 
@@ -18,13 +20,14 @@ class Guest:
     Inside a callback of a machine that runs, only the guest that called can be asked: ValueError for another.
     """
 
-    def __init__(self, machine, index, known, style, memory):
+    def __init__(self, machine, index, known, style, memory, disks=(), cdroms=(), write_disks=False):
         if style not in known:
             raise ValueError(f"style: {style!r}, expected one of {', '.join(known)}")
         if not isinstance(memory, int) or memory % 4096 or not SMALLEST_MEMORY <= memory <= LARGEST_MEMORY:
             raise ValueError(f"memory: {memory!r}, expected a multiple of 4096 from {SMALLEST_MEMORY} to {LARGEST_MEMORY} bytes")
         self._machine, self.index, self.style, self.memory = weakref.ref(machine), index, style, memory
         self.loaded, self.capsule = False, known[style]
+        self.images = images.plug(disks, cdroms, write_disks)
         self.ports, self.mmio, self.exit_hooks, self.awaited = [], [], [], []
 
     @property
@@ -45,7 +48,7 @@ class Guest:
         finally:
             self.machine._bring(before)
 
-    def load(self, path, **how):
+    def load(self, path=None, **how):
         """Machine.load() for this guest."""
         self._ask(lambda machine: machine.load(path, **how))
 

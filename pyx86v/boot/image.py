@@ -33,12 +33,14 @@ class BootImage:
     entry        the processor's state, see boot.state
     description  one line for people
     roms         [(guest-physical address, bytes)] above RAM: read-only memory that the machine has to add
+    fw_cfg       {key: bytes}: what the machine tells firmware
     """
     kind: str
     segments: list
     entry: dict
     description: str
     roms: list = field(default_factory=list)
+    fw_cfg: dict = field(default_factory=dict)
 
 
 def read_file(path, what="image"):

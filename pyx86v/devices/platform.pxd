@@ -13,9 +13,12 @@ end of a count which came while its vector was requested already is lost, as it 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.devices.acpi_pm cimport AcpiPm
 from pyx86v.devices.debug cimport Debug
+from pyx86v.devices.fwcfg cimport FwCfg
+from pyx86v.devices.ide_state cimport Ide
 from pyx86v.devices.ioapic cimport Ioapic, ioapic_set_line, ioapic_wakes
 from pyx86v.devices.kbc cimport Kbc
 from pyx86v.devices.lapic cimport LVT_MASKED, LVT_TIMER, Lapic, lapic_ack, lapic_update, lapic_would_interrupt
+from pyx86v.devices.pci cimport Pci
 from pyx86v.devices.pic cimport Pic, chip_highest, chip_irr, pic_ack, pic_irq, pic_set_irq
 from pyx86v.devices.pit cimport Pit
 from pyx86v.devices.rtc cimport Rtc
@@ -54,6 +57,9 @@ ctypedef struct Platform:
     Rtc rtc
     Debug debug
     Vga vga
+    Pci pci
+    Ide ide
+    FwCfg fw_cfg
 
 cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_bytes, int features, int maxphyaddr) noexcept nogil
 cdef uint32_t platform_in(Platform* p, Sinks* s, uint16_t port, int size_bytes, uint64_t now) noexcept nogil

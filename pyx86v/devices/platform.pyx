@@ -8,6 +8,7 @@ chip's registers or edges change.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from pyx86v.devices.acpi_pm cimport PM_HERTZ, pm_edge, pm_read, pm_run, pm_sci, pm_write
+from pyx86v.devices.bridge cimport bridge_claims, bridge_in, bridge_out
 from pyx86v.devices.clock cimport NEVER, PIT_HERTZ, RTC_HERTZ, cycle_of, pulses_at
 from pyx86v.devices.debug cimport debug_print, debug_report
 from pyx86v.devices.ioapic cimport IOAPIC_BASE, ioapic_end, ioapic_init, ioapic_load, ioapic_store
@@ -15,6 +16,7 @@ from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_due, kbc_init, kbc_ir
 from pyx86v.devices.lapic cimport (deadline_schedule, lapic_answers, lapic_init, lapic_load, lapic_msr_read, lapic_msr_write,
                                    lapic_run, lapic_store)
 from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_write
+from pyx86v.devices.pci cimport pci_init
 from pyx86v.devices.pit cimport (channel_edge, channel_gate, channel_read, channel_run, channel_write, pit_control,
                                  pit_init)
 from pyx86v.devices.rtc cimport rtc_edge, rtc_init, rtc_irq, rtc_read, rtc_run, rtc_write
@@ -264,10 +266,10 @@ cdef uint32_t platform_in(Platform* p, Sinks* s, uint16_t port, int size_bytes, 
     """Read 1, 2 or 4 bytes at guest time `now`.  Wider reads take consecutive ports, low byte first."""
     cdef uint32_t value
     cdef int i
+    if bridge_claims(p, port, size_bytes):
+        return bridge_in(p, s, port, size_bytes)
     if size_bytes == 1:
         return byte_in(p, s, port, now)
-    if size_bytes == 4 and port & ~4 == 0xCF8:
-        return 0xFFFFFFFFU                       # no PCI
     value = 0
     for i in range(size_bytes):
         value |= <uint32_t>byte_in(p, s, <uint16_t>(port + i), now) << (8 * i)
@@ -288,11 +290,12 @@ cdef void platform_out(Platform* p, Sinks* s, uint16_t port, int size_bytes, uin
     if port == 0xE8:
         debug_report(&p.debug, s, value)
         return
+    if bridge_claims(p, port, size_bytes):
+        bridge_out(p, s, port, size_bytes, value)
+        return
     if size_bytes == 1:
         byte_out(p, s, port, <uint8_t>value, now)
         return
-    if size_bytes == 4 and port & ~4 == 0xCF8:
-        return                                   # no PCI
     for i in range(size_bytes):
         byte_out(p, s, <uint16_t>(port + i), <uint8_t>(value >> (8 * i)), now)
 
@@ -395,6 +398,7 @@ cdef void platform_init(Platform* p, uint64_t cycles_per_second, uint64_t ram_by
     pit_init(&p.pit)
     rtc_init(&p.rtc, ram_bytes)
     vga_init(&p.vga)
+    pci_init(&p.pci)
     pit_schedule(p)
     rtc_schedule(p)
     pm_schedule(p)

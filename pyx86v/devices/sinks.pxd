@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's side of the devices: what the guest said and what it will be told.
+"""The host's side of the devices: what the guest said and what it will be told, its disks' content, the way to its memory.
 
 This is the only part of the devices with pointers, so it is not part of a saved state.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from pyx86v.devices.bus cimport Bus
+from pyx86v.devices.fwcfg cimport FwItems
+from pyx86v.devices.storage cimport MAX_DISKS, Disk, disk_close
 
 cdef enum:
     SINK_LIMIT = 67108864    # bytes a buffer holds; what comes later is counted and dropped
@@ -23,6 +26,9 @@ ctypedef struct Sinks:
     Buffer report            # port 0xe8: 4 bytes a word, little-endian
     Buffer input             # COM1, to be received; Uart.received says how far the guest has read
     Buffer keys              # scan codes of set 1 to be typed; Keyboard.typed says how far they are
+    Disk disk[MAX_DISKS]     # by place: master and slave of the first channel, of the second
+    FwItems firmware         # what fw_cfg has
+    Bus bus
 
 cdef inline bint buffer_grow(Buffer* b, uint64_t size) noexcept nogil:
     """Make room for `size` bytes in all, at least doubling.  False: over the limit or no memory."""
@@ -64,9 +70,13 @@ cdef inline void sinks_init(Sinks* s) noexcept nogil:
     s.console.limit = s.debug.limit = s.report.limit = s.input.limit = s.keys.limit = SINK_LIMIT
 
 cdef inline void sinks_free(Sinks* s) noexcept nogil:
+    cdef int i
     free(s.console.data)
     free(s.debug.data)
     free(s.report.data)
     free(s.input.data)
     free(s.keys.data)
+    free(s.firmware.data)
+    for i in range(MAX_DISKS):
+        disk_close(&s.disk[i])
     sinks_init(s)

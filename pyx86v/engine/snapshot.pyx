@@ -21,6 +21,7 @@ from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.media cimport media_load, media_sections
 from pyx86v.engine.sound cimport ledger_is_sound, registers_are_sound, schedule_is_sound, standing_is_sound, world_is_sound
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
@@ -152,7 +153,8 @@ cdef list snapshot_sections(Worlds* w):
     sections = machine_sections(w)
     for i in range(w.plan.count):
         w.seat[i].world.skipped = w.seat[i].guest.skipped
-        sections += world_sections(w, i, name_end(i)) + sink_sections(&w.seat[i].sinks, name_end(i))
+        sections += world_sections(w, i, name_end(i)) + sink_sections(&w.seat[i].sinks, name_end(i)) + \
+            media_sections(&w.seat[i].sinks, name_end(i))
     return sections + ram_sections(e)
 
 
@@ -235,7 +237,7 @@ cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
             load_sink(&s.sinks.report, sections["report" + end]) and load_sink(&s.sinks.input, sections["input" + end]) and
             load_sink(&s.sinks.keys, sections["keys" + end])):
         return "console: does not fit in memory"
-    return None
+    return media_load(s, sections, end)
 
 
 cdef str missing(uint32_t count, dict sections):

@@ -12,6 +12,7 @@ from pyx86v.cost.ledger cimport IDLE, SWITCH_TASK, UNITS_PER_CYCLE, WORLD_SWITCH
 from pyx86v.devices.platform cimport platform_next_event
 from pyx86v.devices.sinks cimport sinks_free, sinks_init
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
+from pyx86v.engine.dma cimport bus_connect
 from pyx86v.engine.engine cimport engine_run
 from pyx86v.engine.kept cimport kept_env, kept_free, kept_make, kept_note_space
 from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_victims
@@ -82,6 +83,8 @@ cdef void worlds_connect(Worlds* w) noexcept:
     e.gives_way = w.plan.count > 1
     e.guest.sinks = &w.seat[0].sinks
     env_u32(e.cpu, CPU_CLUSTER)[0] = 0
+    for i in range(w.plan.count):
+        bus_connect(e, &w.seat[i].sinks.bus)
     for i in range(1, w.plan.count):
         s = &w.seat[i]
         s.guest = e.guest
