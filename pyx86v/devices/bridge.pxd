@@ -5,8 +5,7 @@ from pyx86v.devices.fwcfg cimport fwcfg_in, fwcfg_out
 from pyx86v.devices.ide cimport data_in, data_out, ide_control, ide_line, ide_read, ide_status, ide_write, master_read, master_write
 from pyx86v.devices.ide_state cimport Channel
 from pyx86v.devices.pci cimport bus_master_ports, pci_data_read, pci_data_write
-from pyx86v.devices.pic cimport pic_set_irq
-from pyx86v.devices.platform cimport Platform
+from pyx86v.devices.platform cimport Platform, platform_set_irq
 from pyx86v.devices.sinks cimport Sinks
 from pyx86v.devices.storage cimport Disk
 
@@ -25,7 +24,7 @@ cdef inline int channel_of(uint16_t port) noexcept nogil:
 cdef inline void ide_lines(Platform* p) noexcept nogil:
     cdef int i
     for i in range(2):
-        pic_set_irq(&p.pic, IDE_IRQ + i, ide_line(&p.ide.channel[i]))
+        platform_set_irq(p, IDE_IRQ + i, ide_line(&p.ide.channel[i]))
 
 cdef inline uint32_t ide_in(Platform* p, Sinks* s, uint16_t port, int size_bytes) noexcept nogil:
     """The data port takes any width, the registers a byte at a time."""

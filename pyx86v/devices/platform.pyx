@@ -267,7 +267,8 @@ cdef uint32_t platform_in(Platform* p, Sinks* s, uint16_t port, int size_bytes, 
     cdef uint32_t value
     cdef int i
     if bridge_claims(p, port, size_bytes):
-        return bridge_in(p, s, port, size_bytes)
+        value = bridge_in(p, s, port, size_bytes)
+        return value if size_bytes == 4 else value & ((<uint32_t>1 << (8 * size_bytes)) - 1)
     if size_bytes == 1:
         return byte_in(p, s, port, now)
     value = 0

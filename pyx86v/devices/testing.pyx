@@ -1,16 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A bare platform for tests: no processor, ports and time by hand."""
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from pyx86v.devices.fwcfg cimport FWCFG_ITEMS
+from pyx86v.devices.ide_state cimport ide_drive_attach
 from pyx86v.devices.platform cimport (FEATURE_DEADLINE, FEATURE_X2APIC, Platform, platform_ack, platform_advance, platform_cr8,
                                       platform_in, platform_init, platform_irq, platform_mmio_read, platform_mmio_write,
                                       platform_msr_read, platform_msr_write, platform_next_event, platform_out,
                                       platform_set_cr8, platform_set_irq, platform_tsc_set)
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append, sinks_free, sinks_init
+from pyx86v.devices.sound cimport platform_is_sound
+from pyx86v.devices.storage cimport disk_open
+
+cdef enum:
+    BENCH_MEMORY = 1 << 20   # bytes that devices can reach
+
 
 
 cdef bytes buffer_bytes(const Buffer* b):
     return b.data[:b.size] if b.size else b""
+
+
+cdef void memory_read(void* owner, uint64_t at, void* data, uint64_t n) noexcept nogil:
+    cdef uint64_t part = 0 if at >= BENCH_MEMORY else min(n, BENCH_MEMORY - at)
+    memcpy(data, <uint8_t*>owner + at, part)
+    memset(<uint8_t*>data + part, 0xFF, n - part)
+
+
+cdef void memory_write(void* owner, uint64_t at, const void* data, uint64_t n) noexcept nogil:
+    memcpy(<uint8_t*>owner + at, data, 0 if at >= BENCH_MEMORY else min(n, BENCH_MEMORY - at))
 
 
 cdef class PlatformBench:
@@ -18,15 +37,52 @@ cdef class PlatformBench:
     cdef Platform p
     cdef Sinks s
     cdef public uint64_t now
+    cdef list files
 
     def __cinit__(self):
         sinks_init(&self.s)
 
     def __init__(self, uint64_t cycles_per_second=1_193_182, uint64_t ram_bytes=64 << 20):
         platform_init(&self.p, cycles_per_second, ram_bytes, FEATURE_X2APIC | FEATURE_DEADLINE, 40)
+        self.s.bus.owner = calloc(1, BENCH_MEMORY)
+        self.s.bus.read = memory_read
+        self.s.bus.write = memory_write
+        self.files = []
 
     def __dealloc__(self):
+        free(self.s.bus.owner)
         sinks_free(&self.s)
+
+    def attach(self, int place, path, bint cdrom=False, bint write=False, uint64_t limit=1 << 30):
+        """Plug an image file in."""
+        file = open(path, "r+b" if write else "rb", buffering=0)
+        self.files.append(file)
+        size = file.seek(0, 2)
+        if not disk_open(&self.s.disk[place], file.fileno(), size, cdrom, write, limit):
+            raise MemoryError(path)
+        ide_drive_attach(&self.p.ide, place, cdrom, size)
+
+    def set_items(self, dict items):
+        """What fw_cfg has: {key: bytes}."""
+        data = b"".join(items.values())
+        self.s.firmware.data = <uint8_t*>calloc(1, len(data) + 1)
+        memcpy(self.s.firmware.data, <const char*>data, len(data))
+        at = 0
+        for i, (key, value) in enumerate(list(items.items())[:FWCFG_ITEMS]):
+            self.s.firmware.item[i].key, self.s.firmware.item[i].offset, self.s.firmware.item[i].size_bytes = key, at, len(value)
+            at += len(value)
+        self.s.firmware.count = len(items)
+
+    def memory(self, uint64_t at, uint64_t n):
+        assert at + n <= BENCH_MEMORY
+        return (<char*>self.s.bus.owner + at)[:n]
+
+    def set_memory(self, uint64_t at, bytes data):
+        memory_write(self.s.bus.owner, at, <const char*>data, len(data))
+
+    def is_sound(self):
+        """Would a snapshot with this state be taken?"""
+        return bool(platform_is_sound(&self.p, &self.p))
 
     def inb(self, uint16_t port):
         return platform_in(&self.p, &self.s, port, 1, self.now)
