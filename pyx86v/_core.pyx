@@ -33,7 +33,7 @@ from pyx86v.vmm.msr cimport msr_init
 from pyx86v.vmm.ring cimport hole_text
 from pyx86v.vmm.paging cimport paging_refresh
 
-from pyx86v import __version__, boot, snapshot, vmm
+from pyx86v import __version__, boot, disks as images, snapshot, vmm
 from pyx86v._state import GPR
 from pyx86v.cost.profile import fingerprint, load_profile
 from pyx86v.engine.layout import verify
@@ -396,6 +396,7 @@ cdef class Machine(MachineState):
         if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before save()")
         header = {"version": __version__, "options": self.options, "profile": fingerprint(self._profile),
+                  "disks": images.identities(self._guests),
                   "devices": [[guest.index, kind, *device[:2]] for guest in self._guests
                               for kind, devices in (("ports", guest.ports), ("mmio", guest.mmio)) for device in devices]}
         snapshot.write(path, header, snapshot_sections(self.worlds))
@@ -424,7 +425,7 @@ cdef class Machine(MachineState):
                 raise SnapshotError(f"{path}: options: {' '.join(str(error).split())}") from None
             if header["profile"] != fingerprint(m._profile):
                 raise SnapshotError(f"{path}: profile: {m.profile} has changed, expected it as it was when the machine was saved")
-            problem = snapshot_apply(m.worlds, sections)
+            problem = images.changed(m._guests, header["disks"]) or snapshot_apply(m.worlds, sections)
             if problem is not None:
                 raise SnapshotError(f"{path}: {problem}")
             for guest in m._guests:

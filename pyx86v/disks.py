@@ -60,8 +60,8 @@ class Image:
         return h.hexdigest()
 
     def identity(self):
-        """What a snapshot says of the image: [path, place, bytes, sha256]."""
-        return [self.path, self.place, self.size, self.digest()]
+        """What a snapshot says of the image: its place, bytes and sha256."""
+        return [self.place, self.size, self.digest()]
 
 
 def plug(disks, cdroms, write=False):
@@ -92,3 +92,17 @@ def kind_of(path):
     if start[0x8001:0x8006] == b"CD001":
         return "cdrom"
     return "disk" if start[510:512] == b"\x55\xAA" and start[0x202:0x206] != b"HdrS" else None
+
+
+def identities(guests):
+    """What a snapshot says of all guests' images, for its header."""
+    return [[guest.index, *image.identity()] for guest in guests for image in guest.images]
+
+
+def changed(guests, recorded):
+    """None, or which image is not the one that a snapshot was made over."""
+    for guest in guests:
+        for image in guest.images:
+            if [guest.index, *image.identity()] not in recorded:
+                return f"{image.path}: has changed, expected it as it was when the machine was saved"
+    return None

@@ -108,6 +108,7 @@ def _header(path, text):
     try:
         header = json.loads(text)
         good = (isinstance(header["version"], str) and isinstance(header["profile"], str) and isinstance(header["options"], dict)
+                and isinstance(header["disks"], list)
                 and all(isinstance(name, str) and isinstance(size, int) and size >= 0 for name, size in header["sections"])
                 and all(kind in ("ports", "mmio") and all(isinstance(number, int) for number in (guest, first, end))
                         for guest, kind, first, end in header["devices"]))

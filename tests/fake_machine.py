@@ -20,7 +20,8 @@ PER_INSTRUCTION = {"native": {"instruction": 2, "walk_guest_1": 1},
 class Machine:
     made = []
 
-    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop"):
+    def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop",
+                 disks=(), cdroms=(), write_disks=False):
         if style not in PER_INSTRUCTION:
             raise ValueError(f"style: {style!r}, expected native or vmx+ept")
         if clock not in ("cycles", "instructions"):

@@ -65,6 +65,11 @@ def ports(first, count):
     return struct.pack("<BBHHBB", 0x47, 1, first, first, 1, count)
 
 
+def window(kind, first, last):
+    """Word address space descriptor of what a bridge passes on (6.4.3.5.3): kind 1 is I/O, 2 bus numbers."""
+    return struct.pack("<BHBBB5H", 0x88, 13, kind, 0x0C, 3 if kind == 1 else 0, 0, first, last, 0, last - first + 1)
+
+
 def irq(number):
     """IRQ descriptor: edge-triggered, active high, exclusive (6.4.2.1)."""
     return struct.pack("<BH", 0x22, 1 << number)
@@ -79,6 +84,7 @@ def definition():
     return name("_S5_", package(*[integer(value) for value in (SLEEP_OFF, 0, 0, 0)])) + scope(
         "_SB_",
         device("CPU0", name("_HID", b"\x0DACPI0007\0"), name("_UID", integer(0))),
+        isa_device("PCI0", "PNP0A03", window(2, 0, 0xFF), ports(0xCF8, 8), window(1, 0, 0xCF7), window(1, 0xD00, 0xFFFF)),
         isa_device("TIMR", "PNP0100", ports(0x40, 4), irq(0)),
         isa_device("RTC_", "PNP0B00", ports(0x70, 2), irq(8)),
         isa_device("KBD_", "PNP0303", ports(0x60, 1), ports(0x64, 1), irq(1)),

@@ -5,7 +5,7 @@ Its last 128 KiB are also RAM below 1 MiB, where the F000 segment of a PC's firm
 """
 import os
 
-from pyx86v.boot import fwcfg, state
+from pyx86v.boot import acpi_loader, fwcfg, state
 from pyx86v.boot.image import GIB, KIB, MIB, BootError, BootImage, Layout, read_file
 
 UNIT, LARGEST, SHADOW = 64 * KIB, 16 * MIB, 128 * KIB
@@ -42,4 +42,4 @@ def load(path, memory_bytes, data, kernel_args=b"", modules=()):
             raise layout.error(name, "firmware takes none")
     low = data[-SHADOW:]
     return BootImage("firmware", [(MIB - len(low), low)], state.reset(), f"firmware of {len(data) // KIB} KiB",
-                     roms=[(4 * GIB - len(data), data)], fw_cfg=fwcfg.items(memory_bytes, vga_rom(path)))
+                     roms=[(4 * GIB - len(data), data)], fw_cfg=fwcfg.items(memory_bytes, vga_rom(path), acpi_loader.files()))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import click
 
-from pyx86v.cli import guests, session
+from pyx86v.cli import disks, guests, session
 from pyx86v.cli.blocks import accuracy, block
 from pyx86v.cli.options import SYMBOLS, Options, Output, shared, styles
 from pyx86v.report import blocks, census
@@ -14,18 +14,17 @@ from pyx86v.report import tables
 from pyx86v.report.screen import check_target
 from pyx86v.report.screen import write as write_screen
 
-GUEST = click.argument("guest", metavar="GUEST")
 OPTIONAL_GUEST = click.argument("guest", metavar="[GUEST]", required=False)
 SEVERAL = click.option("--guest", "several", multiple=True, metavar="FILE[,style=...][,memory=...]",
                        help="One of several guests that share the machine; also initrd=, kernel_args= and entry=.  Repeatable.")
 
 
-def find_guests(guest, several):
+def find_guests(guest, several, options):
     """The Guest, or the guests of --guest."""
-    if (guest is None) == (not several):
-        raise click.UsageError("expected either GUEST or --guest" if several else "Missing argument 'GUEST'.")
     if not several:
-        return guests.find(guest)
+        return disks.find(guest, options)
+    if guest or options.disk or options.cdrom or options.bios:
+        raise click.UsageError("expected either GUEST, with its disks, or --guest")
     found = guests.several(several)
     return found if len(found.parts) > 1 or found.parts[0][1] else found.parts[0][0]
 
@@ -68,7 +67,8 @@ def hertz(profile):
 def run(guest, several, style, interactive, screen, screen_to, quiet, symbols, options):
     """Run one GUEST, or several in one machine, and show the console and where the cycles went.
 
-    GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware) or the name of a bundled guest.
+    GUEST is a file (multiboot or PVH kernel, Linux bzImage or vmlinux, firmware, disk or CD-ROM image) or the name of a
+    bundled guest; without it the machine boots from --disk or --cdrom.
     The exit status is the guest's own, 0 when it switched the machine off; 124 if a limit was reached, 2 for a bad argument or image.
 
     A run is deterministic, and a guest that waits for a timer does so in no time.  With --interactive your terminal is its
@@ -81,11 +81,12 @@ def run(guest, several, style, interactive, screen, screen_to, quiet, symbols, o
       pyx86v run sieve --style vmx+ept --cpu nehalem
       pyx86v run bzImage --initrd initrd.cpio --kernel-args "console=ttyS0" --json run.json
       pyx86v run bzImage --entry 64 --initrd base.cpio --initrd extra.cpio
+      pyx86v run --disk debian.raw --memory 512M
       pyx86v run vmlinuz --initrd shell.cpio --kernel-args "console=ttyS0" --interactive
       pyx86v run memtest.bin --screen --screen-to end.png --max-cycles 20e9
       pyx86v run --guest qsort,style=vmx+ept --guest sieve,memory=32M --quantum 100000
     """
-    found = find_guests(guest, several)
+    found = find_guests(guest, several, options)
     if interactive and (several or options.json == "-"):
         raise click.UsageError("--interactive: expected one GUEST, and no --json -")
     if screen and (interactive or options.json == "-"):
@@ -133,7 +134,9 @@ def compare(guest, several, names, check, options):
       pyx86v compare tlbreach --cpu nehalem --json -
       pyx86v compare --guest qsort --guest sieve,style=vmx+ept
     """
-    found = find_guests(guest, several)
+    found = find_guests(guest, several, options)
+    if not options.snapshot:
+        raise click.UsageError("--no-snapshot: expected one run that changes an image, not one for each style")
     check = found.rom is not None if check is None else check
     runs = compare_runs(found, names, options)
     results = {"guest": found.name, "profile": runs[0]["profile"], "runs": runs}
@@ -176,7 +179,7 @@ def show_comparison(results):
 
 
 @click.command(short_help="Run a guest: its exits, as perf kvm stat shows them.")
-@GUEST
+@OPTIONAL_GUEST
 @click.option("--style", metavar="STYLE", default="vmx+ept", show_default=True, help="A style that has exits.")
 @SYMBOLS
 @shared
@@ -190,7 +193,7 @@ def exits(guest, style, symbols, options):
       pyx86v exits modes
       pyx86v exits bzImage --initrd initrd.cpio --max-cycles 5e9
     """
-    found = guests.find(guest)
+    found = disks.find(guest, options)
     result = name_end(session.run(session.start(found, style, options), found, options), symbols)
     if options.json != "-":
         click.echo(tables.perf_kvm_stat(result, hertz(result["profile"])))
@@ -199,7 +202,7 @@ def exits(guest, style, symbols, options):
 
 
 @click.command(short_help="Run a guest: which sensitive instructions it executes.")
-@GUEST
+@OPTIONAL_GUEST
 @click.option("--style", metavar="STYLE", default="native", show_default=True, help="Any style; under --clock instructions all count the same.")
 @SYMBOLS
 @shared
@@ -214,7 +217,7 @@ def audit(guest, style, symbols, options):
       pyx86v audit rings
       pyx86v audit bzImage --initrd initrd.cpio --json census.json
     """
-    found = guests.find(guest)
+    found = disks.find(guest, options)
     machine = session.start(found, style, options, audit=True)
     result = name_end(session.run(machine, found, options), symbols)
     counted, sites = machine.census, named(machine.census_sites, symbols)

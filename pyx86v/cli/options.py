@@ -64,6 +64,10 @@ class Options:
     kernel_args: str = ""
     initrd: tuple = ()
     entry: str = "auto"
+    disk: tuple = ()
+    cdrom: tuple = ()
+    bios: str = None
+    snapshot: bool = True
     holes: str = "stop"
     json: str = None
     quantum: int = 1_000_000
@@ -82,6 +86,12 @@ SHARED = (
                  help="Initial RAM disk or module; repeatable.  \"FILE WORDS\" gives a module a command line."),
     click.option("--entry", default="auto", show_default=True, metavar="|".join(ENTRIES),
                  help="By which of its entries a kernel starts.  16, 32 and 64 are those of Linux's boot protocol."),
+    click.option("--disk", metavar="FILE", multiple=True,
+                 help="Raw disk image; repeatable, four with the CD-ROMs.  Without GUEST the machine boots from it."),
+    click.option("--cdrom", metavar="FILE", multiple=True, help="CD-ROM image; repeatable."),
+    click.option("--bios", metavar="FILE", help="Firmware to boot with.  [default: SeaBIOS of the package seabios]"),
+    click.option("--snapshot/--no-snapshot", default=True, show_default=True,
+                 help="What the guest writes to a disk stays in memory, and the image as it is; or goes to the image."),
     click.option("--quantum", type=Count(), default=1_000_000, show_default=True, metavar="N",
                  help="With several guests: cycles of a turn (instructions under --clock instructions)."),
     click.option("--holes", default="stop", show_default=True, metavar="stop|continue",

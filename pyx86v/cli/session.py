@@ -31,7 +31,8 @@ def start(guest, style, options, **more):
                "kernel_args": options.kernel_args, "entry": options.entry, **given} for part, given in parts]
     try:
         if len(wanted) == 1:
-            machine = Machine(memory=wanted[0]["memory"], style=wanted[0]["style"], **common)
+            machine = Machine(memory=wanted[0]["memory"], style=wanted[0]["style"], disks=options.disk, cdroms=options.cdrom,
+                              write_disks=not options.snapshot, **common)
             machine.load(parts[0][0].path, **{name: wanted[0][name] for name in LOADED})
         else:
             machine = Machine(guests=[{"style": each["style"], "memory": each["memory"]} for each in wanted],
