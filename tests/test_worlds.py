@@ -134,6 +134,19 @@ def test_tags_keep_what_other_guests_leave_alone():
     assert untagged.tlb["flushes"] >= untagged._worlds()["switches"]
 
 
+def test_address_line_20_is_one_guests_own():
+    """A guest that moves its A20 line all the time (XOR $2, %al; OUT %al, $0x92; JMP) drops its own translations alone."""
+    machine = machine_with([("hello", "vmx+ept"), ("tenant", "vmx+ept")], quantum=20_000)
+    machine.guests[0].write_memory(0x8000, bytes.fromhex("3402e692ebfa"))
+    machine.guests[0].set_register("rip", 0x8000)
+    while machine.guests[1].end is None:
+        machine.run(max_cycles=10_000_000)
+    single = machine_with([("tenant", "vmx+ept")])
+    single.run()
+    assert machine.guests[0].tlb["flushes"] > 1000
+    assert machine.guests[1].tlb["misses"] == single.tlb["misses"]
+
+
 def test_generations_of_tags():
     """Three guests and two tags: a new generation begins at every other switch and flushes everything, as one tag does."""
     flushes = {}

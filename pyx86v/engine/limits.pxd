@@ -8,7 +8,7 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.ring cimport ring_poll, ring_start
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
-from pyx86v.mmu.invalidate cimport mmu_flush_all
+from pyx86v.mmu.invalidate cimport mmu_flush_guest
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.paging cimport paging_refresh
@@ -50,7 +50,7 @@ cdef inline void sync_a20(Engine* e) noexcept nogil:
     if e.world.window.a20_mask != mask:
         e.world.window.a20_mask = mask
         e.vcpu.paging.window.a20_mask = mask
-        mmu_flush_all(e.mmu)
+        mmu_flush_guest(e.mmu, walked(e.vcpu).asid, e.vcpu.paging.eptp)
         paging_refresh(&e.guest)
 
 cdef inline void after_device(Engine* e) noexcept nogil:

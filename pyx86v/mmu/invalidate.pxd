@@ -116,6 +116,16 @@ cdef inline int mmu_flush_asid(Mmu* m, int asid) noexcept nogil:
     """Everything of one asid, as an entry or exit without VPID does for asid 0.  Guest-physical mappings stay."""
     return flushed(m, FLUSH_ASID, flush_space(m, asid, PCID_ANY, True))
 
+cdef inline int mmu_flush_guest(Mmu* m, int asid, uint64_t eptp) noexcept nogil:
+    """Everything of one guest, its guest-physical mappings too: its A20 line has changed."""
+    cdef uint64_t n = flush_space(m, asid, PCID_ANY, True)
+    cdef int i
+    for i in range(m.tlb.n_tags):
+        if eptp and m.tlb.tag[i].eptp and (m.tlb.tag[i].eptp ^ eptp) & FRAME_MASK == 0:
+            n += tag_flush(&m.tlb, i, 0)
+            tag_flush(&m.tlb, i, 1)
+    return flushed(m, FLUSH_ASID, n)
+
 cdef inline uint64_t flush_every_space(Mmu* m, bint with_zero, bint with_nested) noexcept nogil:
     """Drop the translations of every asid, of asid 0 and of the nested TLB only when asked."""
     cdef uint64_t n = 0
@@ -130,7 +140,7 @@ cdef inline uint64_t flush_every_space(Mmu* m, bint with_zero, bint with_nested)
     return n
 
 cdef inline int mmu_flush_all(Mmu* m) noexcept nogil:
-    """Everything, as after reset or when A20 changes."""
+    """Everything, as after reset."""
     return flushed(m, FLUSH_ALL, flush_every_space(m, True, True))
 
 cdef inline int mmu_invept(Mmu* m, int type, uint64_t eptp) noexcept nogil:
