@@ -36,8 +36,8 @@ def random_frame(chance):
         return TABLES + 4096 * chance.randrange(TABLE_PAGES)
     if area < 5:
         return chance.randrange(MEMORY >> 12) << 12
-    if area < 7:
-        return chance.randrange(MEMORY >> 12, 8 * MEMORY >> 12) << 12
+    if area < 7:                        # just behind it, or anywhere behind it
+        return MEMORY + (chance.randrange(16) if area < 6 else chance.randrange(7 * MEMORY >> 12)) * 4096
     return chance.choice((0xFFF00000, 0xFFFFF000, 0xA0000, 1 << 38, (1 << 39) - 4096, 1 << 40))
 
 
