@@ -23,7 +23,7 @@ def files(tmp_path_factory):
 def guest(folder, seed):
     path = folder / f"{seed}.elf"
     subprocess.run(["gcc", "-c", "-m32", f"-DSEED={seed}", f"-DACCESSES={ACCESSES}", "-o", folder / "guest.o", SOURCE], check=True)
-    subprocess.run(["ld", "-m", "elf_i386", "-Ttext=0x100000", "-o", path, folder / "guest.o"], check=True)
+    subprocess.run(["ld", "-m", "elf_i386", "-n", "-Ttext=0x100000", "-o", path, folder / "guest.o"], check=True)
     return path
 
 
