@@ -98,7 +98,7 @@ cdef inline int finish(Shadower* w) noexcept nogil:
     """Make the flush that invariants 3 and 4 ask for.  Returns Drop."""
     if not w.s.flush_due:
         return DROP_NOTHING
-    w.s.flush_due = w.s.stale_writable = w.s.split_held = w.s.stale_split = 0
+    w.s.flush_due = w.s.stale_writable = w.s.stale_split = 0
     w.s.count.flushes += 1
     return mmu_flush_asid(w.m, w.hardware.asid)
 
@@ -166,7 +166,7 @@ cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty) noexce
         e = src.rights | PTE_P | PTE_A
         whole = level == 2 and src.page and large_fits(w, src.gfn)
         if src.page and w.page[page].kind == KIND_TABLE and (not whole or w.guest.mode == PAGING_32):
-            w.s.split_held = 1               # 4 MB by 2 MB, or what does not fit
+            w.s.split_made = 1               # 4 MB by 2 MB, or what does not fit
         if whole:
             entry_set(w, slot, e | PTE_D | PTE_PS | (w.s.guest_base + (src.gfn << 12)))
             w.s.count.large_fills += 1
@@ -254,6 +254,7 @@ cdef inline void zap_pages(Shadower* w, bint direct) noexcept nogil:
             w.s.count.zaps += 1
             page_free(w, i)
         i = next
+    w.s.split_made = 0
 
 cdef inline void hardware_fill(Shadower* w, int asid) noexcept nogil:
     """The context that the processor walks: 4 levels in long mode, else PAE; all that the guest set of SMEP and SMAP."""
@@ -296,7 +297,7 @@ cdef inline int shadow_enter(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, 
         sync_all(&w)
     hardware_fill(&w, asid)
     choose_roots(&w)
-    s.flush_due = s.stale_writable = s.split_held = s.stale_split = 0
+    s.flush_due = s.stale_writable = s.stale_split = 0
     mmu_flush_asid(m, asid)
     return DROP_ALL
 

@@ -53,7 +53,7 @@ cdef inline void entry_set(Shadower* w, uint32_t slot, uint64_t e) noexcept nogi
     if old & PTE_P and old & PTE_W and maps_page(w, slot, old) and (was != now or not e & PTE_W):
         w.s.stale_writable = 1
     if old & PTE_P and was != now and w.page[slot >> 9].level > 1:
-        w.s.stale_split |= w.s.split_held
+        w.s.stale_split |= w.s.split_made
     w.page[slot >> 9].live += <int>(e & PTE_P) - <int>(old & PTE_P)
     w.table[slot] = e
 

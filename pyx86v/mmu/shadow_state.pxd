@@ -24,8 +24,9 @@ Invariants
    (the guest must INVLPG) and sets `stale_writable`; tracing a frame then flushes.
 4. No walk cache points into a page that was freed: freeing sets `flush_due`, and every call ends with the flush.
 5. All KIND_TABLE pages have one role (format, PSE, NXE); another role, or another A20, drops them all.
-6. INVLPG drops all that the TLB holds of a large guest page (SDM 3A 4.10.4.1), which may be several translations here
-   (`split_held`).  If entries above leaf tables were dropped since, some of these may be stale (`stale_split`): it flushes.
+6. INVLPG drops all that the TLB holds of a large guest page (SDM 3A 4.10.4.1), which may be several translations where
+   such pages were split (`split_made`).  When entries above leaf tables were dropped since the last flush, some of these
+   may be stale (`stale_split`): it flushes.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from pyx86v.arch.ptes cimport *
@@ -102,8 +103,8 @@ ctypedef struct Shadow:
     uint32_t bucket_bits
     uint32_t stale_writable  # the TLB may hold writable translations that no entry shows
     uint32_t flush_due
-    uint32_t split_held      # the TLB may hold parts of a large guest page
-    uint32_t stale_split     # that no entry shows
+    uint32_t split_made      # entries map parts of large guest pages
+    uint32_t stale_split     # the TLB may hold such parts that no entry shows
     uint32_t pad
 
 ctypedef struct ShadowPage:
