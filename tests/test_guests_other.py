@@ -8,7 +8,7 @@ import pytest
 
 import debian
 import linux_guest
-from guest_list import grouped, pairs
+from guest_list import ALL, grouped, pairs
 from pyx86v import Machine
 
 MEMTEST = {"memtest64": "boot/memtest86+x64.bin", "memtest32": "boot/memtest86+ia32.bin"}
@@ -18,7 +18,7 @@ LIMIT = 3_000_000_000
 MACH_INSTRUCTIONS = 1_200_000_000               # most of them wait for the clock
 SCREEN, COLUMNS, ROWS = 0xB8000, 80, 25         # text mode: a character and its colours
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.linux, pytest.mark.skipif(not ALL, reason="minutes each: make test-guests")]
 
 
 def file_of(package, pattern):
