@@ -300,9 +300,9 @@ class Program:
     def check_marks(self, marks, path, gva, access, allowed, stale, want, where):
         """Accessed and dirty flags: those of a native walk, but for what caches may spare."""
         above, leaf = self.judge.may_spare(gva, access, path, want.shift if want.kind == "ok" else 12) if marks else (False, False)
-        for i, ((at, width), (was, value)) in enumerate(marks.items()):
+        for (at, width), (was, value) in marks.items():
             got = int.from_bytes(self.bench.peek(at, width), "little")
-            spared = leaf if want.kind == "ok" and i == len(marks) - 1 else above
+            spared = leaf if want.kind == "ok" and (at, width) == path[-1] else above
             assert got == value or got == was and allowed and (spared or stale), (
                 f"{where}: entry at {at:#x} {got:#x}, native {value:#x}")
             self.memory[at:at + width] = got.to_bytes(width, "little")
