@@ -114,7 +114,6 @@ def test_the_same_command_twice_gives_the_same_bytes(kernel):
         assert once_more(kernel, ONE_STYLE[kernel], "cycles") == boot(kernel, ONE_STYLE[kernel], "cycles")
 
 
-@pytest.mark.skipif("vmx+ept" not in {style for kernel, style in PAIRS if kernel == "cloud"}, reason="another style's day (make test-guests: all)")
 def test_exits_are_those_that_the_controls_ask_for():
     """Under EPT the guest owns its page tables: no exit for MOV CR3, INVLPG or a page fault."""
     run = result("cloud", "vmx+ept")
