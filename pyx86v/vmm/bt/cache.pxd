@@ -4,7 +4,7 @@
 `Bt` is the style's saved state.  The code and everything that is looked up lie in the monitor's memory behind the guest's
 window, so that snapshots have them.  What comes from there is never trusted to be an index: each read is bounded.
 
-    code     TC_BYTES, mapped at TC_BASE of the monitor's region              units    one Unit each, in the order of their code
+    code     BT_CACHE_BYTES, mapped at BT_BASE of the monitor's region              units    one Unit each, in the order of their code
     data     the cells and tables that translated code reads and writes        pool     parts, instructions, exits, guest bytes of units
     tables   three pages that map both, by 2 MB pages                          heads    first unit of each hash chain
     spaces   see below                                                         frames   first unit of each guest frame
@@ -28,11 +28,10 @@ from pyx86v.arch.ptes cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.mmu.memory cimport Ram, Window, ram_pointer, ram_read32, ram_read64, ram_write64, window_hpa
 from pyx86v.mmu.state cimport PagingContext
+from pyx86v.vmm.bt.cells cimport *
 from pyx86v.vmm.bt.state cimport *
 
 cdef enum:
-    TC_BYTES = 16 << 20
-    MONITOR_DATA = 0x2000000     # offset of the data in the monitor's region
     DATA_BYTES = 2 << 20
     TABLE_BYTES = 4 << 12
     MAX_UNITS = 1 << 17
@@ -41,6 +40,7 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 32               # root entries of a space
     MAX_LINKS = 4096             # entries below them
+    DISPATCH_BYTES = 16          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
     MAX_CODE_WRITES = 16         # to one frame, until it is no longer traced
     LARGE = 2 << 20
 
@@ -62,7 +62,9 @@ ctypedef struct Unit:        # one translation
     uint8_t n_parts
     uint8_t n_insns
     uint8_t n_exits
-    uint8_t flags
+    uint8_t flags            # UNIT_*
+    uint8_t ends_with        # BT_END_*
+    uint8_t pad[3]
     uint32_t next            # of the hash chain, plus 1; 0: none
     uint32_t same_frame      # next unit of gfn, plus 1
     uint32_t same_frame2
@@ -109,7 +111,7 @@ ctypedef struct Bt:          # saved
     uint32_t pool_used
     uint32_t space           # the current one
     uint32_t recheck         # the guest's tables may have changed: choose the space anew
-    uint32_t stale           # units died since translated code ran
+    uint32_t bits            # of the code that the table of targets is for
     uint64_t clock
     PagingContext context    # maps the monitor's region
     BtCounters count
@@ -118,19 +120,15 @@ cdef extern from *:
     """
     #define PYX_NO_GFN (~0ULL)
     #define PYX_LINK_MASK 0x800ffffffffff0a5ULL
-    #define PYX_TC_64 0xfffffffffc000000ULL
-    #define PYX_TC_32 0xfc000000ULL
     """
     const uint64_t NO_GFN "PYX_NO_GFN"
     const uint64_t LINK_MASK "PYX_LINK_MASK"     # frame, NX, PS, A, U/S, P: what a fetch depends on, and that its flag is set
-    const uint64_t TC_64 "PYX_TC_64"
-    const uint64_t TC_32 "PYX_TC_32"
 
 # Where things lie ---------------------------------------------------------------------------------
 
 cdef enum:
     OFF_UNITS = 0
-    OFF_POOL = OFF_UNITS + MAX_UNITS * 80
+    OFF_POOL = OFF_UNITS + MAX_UNITS * 96
     OFF_HEADS = OFF_POOL + POOL_BYTES
     OFF_SPACES = OFF_HEADS + HEADS * 4
 
@@ -139,7 +137,7 @@ cdef inline uint64_t off_frames() noexcept nogil:
 
 cdef inline uint64_t bt_bytes(uint64_t guest_bytes) noexcept nogil:
     """Monitor memory for a guest of this size."""
-    return (LARGE + TC_BYTES + DATA_BYTES + TABLE_BYTES + off_frames() + (guest_bytes >> 12) * 8 + PAGE_MASK) & ~<uint64_t>PAGE_MASK
+    return (LARGE + BT_CACHE_BYTES + DATA_BYTES + TABLE_BYTES + off_frames() + (guest_bytes >> 12) * 8 + PAGE_MASK) & ~<uint64_t>PAGE_MASK
 
 cdef inline char* bt_meta(const Bt* b, const Ram* ram) noexcept nogil:
     """The arrays that only the monitor reads; NULL: not in RAM."""
@@ -200,18 +198,19 @@ cdef inline uint64_t* cell_of(const Bt* b, const Ram* ram, uint32_t offset) noex
 cdef inline void map_region(Bt* b, const Ram* ram) noexcept nogil:
     """The monitor's tables: one page directory serves both formats, since the region ends each kind of address space."""
     cdef hpa_t pml4 = b.tables, pdpt = b.tables + 4096, pd = b.tables + 8192
-    cdef uint64_t i, first = TC_32 >> 21 & 511
+    cdef uint64_t i, first = BT_BASE_32 >> 21 & 511
     ram_write64(ram, pml4 + 511 * 8, pdpt | PTE_P | PTE_W | PTE_A)
     ram_write64(ram, pdpt + 511 * 8, pd | PTE_P | PTE_W | PTE_A)
-    for i in range(TC_BYTES >> 21):
+    for i in range(BT_CACHE_BYTES >> 21):
         ram_write64(ram, pd + (first + i) * 8, (b.code + (i << 21)) | PTE_P | PTE_A | PTE_D | PTE_PS | PTE_G)
-    ram_write64(ram, pd + (first + (MONITOR_DATA >> 21)) * 8, b.data | PTE_P | PTE_W | PTE_A | PTE_D | PTE_PS | PTE_G | PTE_NX)
+    ram_write64(ram, pd + (first + (BT_DATA >> 21)) * 8, b.data | PTE_P | PTE_W | PTE_A | PTE_D | PTE_PS | PTE_G | PTE_NX)
 
 cdef inline void bt_forget(Bt* b, const Ram* ram) noexcept nogil:
     """A new generation: nothing is translated.  The caller unpublishes (lookup_clear) and forgets what it has of the code."""
     cdef char* meta = bt_meta(b, ram)
     cdef uint32_t i
-    b.n_units = b.code_used = b.pool_used = b.space = 0
+    b.n_units = b.pool_used = b.space = 0
+    b.code_used = DISPATCH_BYTES
     b.recheck = 1
     b.count.generations += 1
     if meta is NULL:
@@ -231,33 +230,45 @@ cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, u
     b.bytes = bytes
     b.frames = guest.size >> 12
     b.code = (at + LARGE - 1) & ~<uint64_t>(LARGE - 1)
-    b.data = b.code + TC_BYTES
+    b.data = b.code + BT_CACHE_BYTES
     b.tables = b.data + DATA_BYTES
     if bytes < bt_bytes(guest.size) or bt_meta(b, ram) is NULL:
         return -1
     map_region(b, ram)
+    b.bits = 64
+    bt_cells_init(ram.base + b.data)
+    ram.base[b.code] = 0xcd
+    ram.base[b.code + 1] = BT_INT_EXIT
     bt_forget(b, ram)
     return 0
 
 # The table of indirect targets, which translated code reads -------------------------------------------
 
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
-    """No slot matches any target: an empty slot's key is that of a target which has another slot."""
-    cdef uint64_t i
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + BT_KEYS, <uint64_t>BT_SLOTS * 8)
+    """No place matches any target.  Outside 64-bit mode the entries have 4 bytes."""
+    cdef uint32_t i
+    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
     if keys is NULL:
         return
-    for i in range(BT_SLOTS):
-        keys[i] = bt_empty_key(i)
+    for i in range(BT_TARGETS):
+        if b.bits == 64:
+            keys[i] = bt_empty_key(i)
+        else:
+            (<uint32_t*>keys)[i] = <uint32_t>bt_empty_key(i)
 
-cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code, int bits) noexcept nogil:
-    cdef uint64_t i = target & (BT_SLOTS - 1)
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + BT_KEYS, <uint64_t>BT_SLOTS * 8)
-    cdef uint64_t* values = <uint64_t*>ram_pointer(ram, b.data + BT_VALUES, <uint64_t>BT_SLOTS * 8)
+cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
+    """Translated code finds the translation of `target` at `code` (linear) by itself."""
+    cdef uint64_t i = target & (BT_TARGETS - 1)
+    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
+    cdef uint64_t* values = <uint64_t*>ram_pointer(ram, b.data + (BT_VALUES - BT_DATA), <uint64_t>BT_TARGETS * 8)
     if keys is NULL or values is NULL:
         return
-    keys[i] = 0 - target
-    values[i] = code
+    if b.bits == 64:
+        keys[i] = 0 - target
+        values[i] = code
+    else:
+        (<uint32_t*>keys)[i] = <uint32_t>(0 - target)
+        (<uint32_t*>values)[i] = <uint32_t>code
 
 # Spaces ----------------------------------------------------------------------------------------------
 
@@ -359,7 +370,6 @@ cdef inline void space_choose(Bt* b, const Ram* ram, const PagingContext* p) noe
         s.used = b.clock
         b.count.dropped += 1
         lookup_clear(b, ram)
-        b.stale = 1
     if s.n_roots == 0:
         s.mode = p.mode
         s.narrow = p.mode == PAGING_32
@@ -451,7 +461,7 @@ cdef inline Unit* unit_at(const Bt* b, const Ram* ram, uint64_t offset) noexcept
 
 cdef inline bint unit_room(const Bt* b) noexcept nogil:
     """Is there room for one more unit of any size?"""
-    return b.n_units < MAX_UNITS and b.code_used + 2 * PAGE_SIZE <= TC_BYTES and b.pool_used + 4096 <= POOL_BYTES
+    return b.n_units < MAX_UNITS and b.code_used + 2 * PAGE_SIZE <= BT_CACHE_BYTES and b.pool_used + 4096 <= POOL_BYTES
 
 cdef inline uint32_t code_place(const Bt* b, uint32_t bytes) noexcept nogil:
     """Where a unit of up to so many bytes begins: none crosses a page."""
@@ -478,20 +488,21 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
     u.mode = mode
     u.space = b.space
     u.code = code
-    u.code_bytes = t.code_bytes
-    u.guest_bytes = t.guest_bytes
+    u.code_bytes = t.length
+    u.guest_bytes = t.guest_length
     u.n_parts = t.n_parts
     u.n_insns = t.n_insns
     u.n_exits = t.n_exits
     u.flags = <uint8_t>flags
+    u.ends_with = t.ends_with
     u.pool = b.pool_used
     u.same_frame = u.same_frame2 = 0
-    memcpy(exits_of(b, ram, u), t.exit, t.n_exits * sizeof(BtExit))
-    memcpy(parts_of(b, ram, u), t.part, t.n_parts * sizeof(BtPart))
-    memcpy(insns_of(b, ram, u), t.insn, t.n_insns * sizeof(BtInsn))
-    memcpy(guest_of(b, ram, u), guest, t.guest_bytes)
+    memcpy(exits_of(b, ram, u), t.exits, t.n_exits * sizeof(BtExit))
+    memcpy(parts_of(b, ram, u), t.parts, t.n_parts * sizeof(BtPart))
+    memcpy(insns_of(b, ram, u), t.insns, t.n_insns * sizeof(BtInsn))
+    memcpy(guest_of(b, ram, u), guest, t.guest_length)
     b.pool_used += (<uint32_t>pool_bytes(u) + 7) & ~<uint32_t>7
-    b.code_used = code + t.code_bytes
+    b.code_used = code + t.length
     u.next = head[0]
     head[0] = b.n_units
     frame = frame_of(b, ram, gfn)
@@ -504,8 +515,8 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
         frame[0] = b.n_units
     b.count.units += 1
     b.count.insns += t.n_insns
-    b.count.guest_bytes += t.guest_bytes
-    b.count.code_bytes += t.code_bytes
+    b.count.guest_length += t.guest_length
+    b.count.length += t.length
     return u
 
 cdef inline bint unit_touches(const Unit* u, uint64_t first, uint64_t last, uint64_t gfn) noexcept nogil:
