@@ -515,8 +515,8 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
         frame[0] = b.n_units
     b.count.units += 1
     b.count.insns += t.n_insns
-    b.count.guest_length += t.guest_length
-    b.count.length += t.length
+    b.count.guest_bytes += t.guest_length
+    b.count.code_bytes += t.length
     return u
 
 cdef inline bint unit_touches(const Unit* u, uint64_t first, uint64_t last, uint64_t gfn) noexcept nogil:
