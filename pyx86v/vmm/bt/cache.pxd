@@ -200,6 +200,8 @@ cdef inline void map_region(Bt* b, const Ram* ram) noexcept nogil:
     cdef hpa_t pml4 = b.tables, pdpt = b.tables + 4096, pd = b.tables + 8192
     cdef uint64_t i, first = BT_BASE_32 >> 21 & 511
     ram_write64(ram, pml4 + 511 * 8, pdpt | PTE_P | PTE_W | PTE_A)
+    ram_write64(ram, pml4, pdpt | PTE_P | PTE_W | PTE_A)         # compatibility mode
+    ram_write64(ram, pdpt + 3 * 8, pd | PTE_P | PTE_W | PTE_A)
     ram_write64(ram, pdpt + 511 * 8, pd | PTE_P | PTE_W | PTE_A)
     for i in range(BT_CACHE_BYTES >> 21):
         ram_write64(ram, pd + (first + i) * 8, (b.code + (i << 21)) | PTE_P | PTE_A | PTE_D | PTE_PS | PTE_G)

@@ -6,7 +6,7 @@
 - whatever tells the processor that the guest changed its tables has the space of translations chosen anew (cache.pxd).
 """
 from libc.stdint cimport uint64_t
-from pyx86v.arch.types cimport RESUME
+from pyx86v.arch.types cimport REFLECT, RESUME
 from pyx86v.cost.ledger cimport *
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM
 from pyx86v.vmm.bt.cache cimport Bt
@@ -56,6 +56,11 @@ cdef inline int bt_shadow_fault(Guest* g, Event* e) noexcept nogil:
     trap_return(g, kind)
     return RESUME
 
+cdef inline int bt_hole(Guest* g, Event* e) noexcept nogil:
+    """User code runs directly, and there the sensitive instructions that do not trap show the real state.  The monitor has
+    looked at the code before it ran, and put a breakpoint on each of them, as Plex86 did (Lawton 1999): it traps."""
+    return REFLECT if e.qualification != 0 else RESUME
+
 cdef inline void fill_bt_table(handler_fn* t) noexcept:
     fill_trap_table(t)
     t[EV_CR_WRITE] = bt_cr_write
@@ -68,3 +73,4 @@ cdef inline void fill_bt_table(handler_fn* t) noexcept:
     t[EV_TASK_SWITCH] = bt_task_switch
     t[EV_RDTSC] = bt_rdtsc
     t[EV_SHADOW_FAULT] = bt_shadow_fault
+    t[EV_HOLE] = bt_hole
