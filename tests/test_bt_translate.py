@@ -34,7 +34,7 @@ class Pair:
     def __init__(self, bits, stack16):
         self.bits, self.stack16 = bits, stack16
         self.guest, self.translated = Guest(bits, stack16), Translated(bits, stack16)
-        self.slots = (0x8000 if bits == 16 else LANDING) // SLOT
+        self.slots = 1 if bits == 16 else LANDING // SLOT                                 # 16-bit jumps may lead anywhere in the segment
         self.slot = 0
         self.at = 0
         self.kinds = {}
@@ -45,7 +45,7 @@ class Pair:
             self.guest.clear()
             self.translated.clear()
             self.slot = self.at = 0
-        offset = self.slot * SLOT + 200 + rng.randrange(80)
+        offset = self.slot * SLOT + (0x2b00 if self.bits == 16 else 200) + rng.randrange(80)
         self.slot += 1
         ip = offset if self.bits == 16 else rng.choice(ALIASES[self.bits]) + offset
         mode = {"ss32": not self.stack16, "ss_flat": not self.stack16, "cs_flat": self.bits != 16, "cs": 0x40, **mode}
