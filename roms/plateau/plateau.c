@@ -7,7 +7,7 @@
  *          all ticks, `real` in thousandths of a tick.
  * ends     0: the program's result is the expected one and ticks came; 1: a FAIL line
  * mission  23 24 25 27
- * qemu     yes
+ * qemu     no: prints times; the witness is the probe (tests/test_clocks.py)
  * time     yes: prints times
  * styles   all
  * memory   64M
