@@ -119,7 +119,7 @@ cdef inline void save_rcx(Emitter* e, int kind) noexcept nogil:
 
 cdef inline bint expand_return(Emitter* e, const Source* s) noexcept nogil:
     """RET, RET n: a pop that may fault, then the lookup."""
-    cdef int drop = 0
+    cdef int16_t drop = 0                                # the engine extends the sign, natively too; the manual does not
     save_rcx(e, BT_RETURN)
     part(e, BT_RETURN, 0, SAVED_RCX)
     pop_rcx(e, s.op16)
@@ -127,7 +127,7 @@ cdef inline bint expand_return(Emitter* e, const Source* s) noexcept nogil:
     if s.op16:
         narrow_rcx(e)
     if s.f.opcode == 0xc2:
-        drop = s.code[s.length - 2] | s.code[s.length - 1] << 8
+        memcpy(&drop, s.code + s.length - 2, 2)
         release_stack(e, drop)
     lookup(e, BT_RETURN)
     return True
