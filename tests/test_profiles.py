@@ -8,10 +8,11 @@ from pyx86v.cost.classes import CLASSES
 from pyx86v.cost.ledger import Price
 from pyx86v.cost.profile import STATUSES, ProfileError, load_profile, profile_names
 
-BUNDLED = ["core2", "nehalem", "p4-672", "skylake", "zen"]
+BUNDLED = ["core2", "merom", "nehalem", "p4-672", "penryn", "prescott", "sandybridge", "skylake", "westmere", "zen"]
 
 # Agesen, Mattson, Rugina, Sheldon, USENIX ATC 2012, Table 1: hardware round trip of exit and entry, cycles
-ROUND_TRIP = {"p4-672": 3963, "core2": 1579, "nehalem": 1009}
+ROUND_TRIP = {"p4-672": 3963, "prescott": 3963, "core2": 1579, "merom": 1579, "penryn": 1266, "nehalem": 1009, "westmere": 761,
+              "sandybridge": 784}
 
 # Adams & Agesen, ASPLOS 2006, Table 1
 AA06_TABLE_1 = {"p4-672": {"vm_entry": 2409, "vm_exit_page_fault": 1931, "vmread": 178, "vmwrite": 171},
@@ -65,6 +66,7 @@ UOPS = {
     "simd_control": ("LDMXCSR (M32)", 2.91),
 }
 READ_ELSEWHERE = {"p4-672": {"write_cr", "cli"}}     # by AA06_NANO
+OTHERWISE_LIKE = {"prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
 
 # CPUID leaves 80000005h and 80000006h of a Ryzen: entries of the arrays
 ZEN_TLB = {"data": 64, "code": 64, "second_data": 1536, "second_code": 1024}
@@ -142,7 +144,8 @@ def test_memory_surcharges_of_skylake_give_the_measured_forms():
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_price_called_read_is_a_published_figure(name):
-    known = set(AA06_TABLE_1.get(name, ())) | READ_ELSEWHERE.get(name, set()) | (set(UOPS) if name == "skylake" else set())
+    like = OTHERWISE_LIKE.get(name, name)
+    known = set(AA06_TABLE_1.get(like, ())) | READ_ELSEWHERE.get(like, set()) | (set(UOPS) if name == "skylake" else set())
     called_read = {row.name for row in load_profile(name).rows if row.section in ("prices", "instructions") and row.status == "read"}
     assert called_read <= known
 
@@ -157,9 +160,9 @@ def test_round_trips_without_a_source_are_called_estimated(name):
 
 def test_features_follow_the_generations():
     has = {name: load_profile(name).features for name in BUNDLED}
-    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "skylake", "zen"]
-    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "skylake", "zen"]
-    assert [name for name in BUNDLED if has[name]["pcid"]] == ["skylake"], "Zen 1 has no PCID, Intel has it from Westmere on"
+    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "westmere"], "Zen 1 has none, Intel from Westmere on"
 
 
 def test_tlb_geometry():
@@ -175,6 +178,14 @@ def test_tlb_geometry():
 
 
 LINE = '{ value = 700.5, unit = "cycles", status = "estimated", source = "me" }'
+
+
+def test_a_base_may_have_a_base():
+    """sandybridge is westmere with lines of its own, and that nehalem: each line from the nearest file that has it."""
+    own, one, two = (load_profile(name) for name in ("sandybridge", "westmere", "nehalem"))
+    assert own.features["xsave"] and not one.features["xsave"] and one.features["pcid"] and not two.features["pcid"]
+    assert own.cycles("vm_exit") != one.cycles("vm_exit") != two.cycles("vm_exit")
+    assert own.cycles("emul_io") == two.cycles("emul_io") and own.instructions == two.instructions
 
 
 def test_a_users_file_changes_only_its_lines(tmp_path):

@@ -7,7 +7,7 @@ A profile is a TOML file.  Each price is one named line
 
 where `source` is a key of the file's [sources] and `status` says how the figure was come by: read in the source, derived from
 figures read there (the note says how), recalled from memory of it, or estimated.  A file may start with `base = "skylake"`
-and then holds only the lines that differ.
+and then holds only the lines that differ; the base may have a base itself.
 """
 import dataclasses
 import functools
@@ -285,12 +285,18 @@ def load_profile(name_or_path):
                                prices=list(profile.prices), instructions=list(profile.instructions))
 
 
-def _read(name_or_path):
+def _lines(name_or_path):
+    """(name, path as shown, TOML) with the lines of all bases.  A bundled file's base is a bundled one, never itself."""
     name, shown, data = _parse(name_or_path)
     if "base" in data:
         if data["base"] not in profile_names():
             raise ProfileError(f"{shown}: base: expected one of {', '.join(profile_names())}, got {data['base']!r}")
-        data = _merge(_parse(data["base"])[2], data)
+        data = _merge(_lines(data["base"])[2], data)
+    return name, shown, data
+
+
+def _read(name_or_path):
+    name, shown, data = _lines(name_or_path)
     return _File(shown, data).profile(name)
 
 

@@ -8,6 +8,7 @@ from pyx86v.cost.block cimport InsnMark, decoder_free, decoder_new
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
 from pyx86v.mmu.tlb cimport *
+from pyx86v.vmm.guest cimport ClockPolicy
 
 cdef extern from "sys/mman.h" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
@@ -104,6 +105,12 @@ cdef int configure_profile(Engine* e, object p, uint64_t seed) except -1:
     e.guest.cpu_pcid = p.features["pcid"]
     e.guest.cpu_invpcid = p.features["invpcid"]
     e.guest.cpu_vpid = p.features["tagged_tlb"]
+    return 0
+
+cdef int configure_clocks(Engine* e, object tsc, object timers) except -1:
+    """What the guests' clocks show of machine time (clocks.Policy)."""
+    e.guest.tsc = ClockPolicy(tsc.numerator, tsc.denominator, tsc.hidden)
+    e.guest.timers = ClockPolicy(timers.numerator, timers.denominator, timers.hidden)
     return 0
 
 # Memory ----------------------------------------------------------------------------------------
