@@ -120,7 +120,7 @@ def grub_run(style):
 @functools.cache
 def kernel_run(style):
     """A multiboot 2 kernel by GRUB from a disk."""
-    return result(booted(style, disks=[grub_cd("kernel", f"multiboot2 /bootinfo.elf {ARGS}\nmodule2 /first words first\nboot\n")]))
+    return result(booted(style, disks=[grub_cd("kernel", f"multiboot2 /bootinfo.elf {ARGS}\nmodule2 /first first\nboot\n")]))
 
 
 RUNS = {"sector": sector_run, "menu": menu_run, "grub": grub_run, "kernel": kernel_run}
