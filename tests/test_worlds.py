@@ -82,7 +82,7 @@ def test_each_guest_is_what_it_is_alone(parts, quantum, asids, profile):
 @pytest.mark.parametrize("engine", ["inline", "portable"])
 def test_a_hundred_thousand_switches(engine):
     """Tenants at the same addresses under every style: nothing of one's registers and memory ever reaches another."""
-    names = sorted(name for name in styles() if name in HEADS["tenant"]["styles"])
+    names = sorted(name for name in styles() if name in HEADS["tenant"]["styles"] and (engine == "inline" or name != "bt+shadow"))
     parts = [("tenant", name) for name in (names * 4)[:max(4, len(names))]]
     machine = machine_with(parts, clock="instructions", quantum=220 if engine == "inline" else 100_000, engine=engine)
     machine.run()
