@@ -13,11 +13,11 @@ from array import array
 from unicorn import UC_ARCH_X86, UC_ERR_INSN_INVALID, UC_HOOK_INTR, UC_MODE_32, UC_MODE_64, UC_PROT_ALL, Uc, UcError
 from unicorn import x86_const as x86
 
-from pyx86v.vmm.bt.translate import CELLS, LAYOUT, cells_page, empty_key
+from pyx86v.vmm.bt.translate import CELLS, LAYOUT, cells_page, empty_key, translate
 
 # Physical memory
 RAM = 0x2200000
-TABLES, CODE, DATA, CACHE, CELL, KEYS = 0x10000, 0x400000, 0x800000, 0x1000000, 0x2000000, 0x2010000
+TABLES, MONITOR_TABLES, CODE, DATA, CACHE, CELL, KEYS = 0x10000, 0x80000, 0x400000, 0x800000, 0x1000000, 0x2000000, 0x2010000
 CODE_BYTES, DATA_PAGES, CACHE_BYTES = 0x100000, 8, 0x400000
 WRITABLE, READ_ONLY = (1, 2, 3, 5), (6,)             # pages of DATA; 0, 4 and 7 are not there
 # Where the guest has them
@@ -37,9 +37,9 @@ SELECTORS = (0x53, 0x40, 0x48, 0x53, 0x63, 0x6b)         # ES CS SS DS FS GS of 
 
 
 class Paging:
-    """Page tables of 4 KiB pages, long mode's or PAE's, in physical memory from `TABLES` on."""
-    def __init__(self, machine, levels):
-        self.machine, self.levels, self.next = machine, levels, TABLES
+    """Page tables of 4 KiB pages, long mode's or PAE's, in physical memory from `at` on."""
+    def __init__(self, machine, levels, at):
+        self.machine, self.levels, self.next = machine, levels, at
         self.root = self.table()
 
     def table(self):
@@ -58,9 +58,9 @@ class Paging:
             table = entry & ~0xfff
         self.machine.put(table + (linear >> 12 & 511) * 8, (physical | rights).to_bytes(8, "little"))
 
-    def map_range(self, linear, physical, size):
+    def map_range(self, linear, physical, size, rights=3):
         for offset in range(0, size, 0x1000):
-            self.map(linear + offset, physical + offset)
+            self.map(linear + offset, physical + offset, rights)
 
 
 class Machine:
@@ -69,12 +69,12 @@ class Machine:
     bits    16, 32 or 64: the guest's code; in ring 1 16-bit guest code runs as 32-bit code
     stack16 SS is a 16-bit segment that is not flat
     """
-    def __init__(self, bits, ring, stack16=False):
+    def __init__(self, bits, ring, stack16=False, ram=None):
         self.bits, self.ring, self.stack16 = bits, ring, stack16
         self.wide = bits == 64
         self.uc = uc = Uc(UC_ARCH_X86, UC_MODE_64 if self.wide else UC_MODE_32)
         uc.ctl_set_cpu_model(x86.UC_CPU_X86_HASWELL)
-        self.ram = mmap.mmap(-1, RAM)
+        self.ram = ram or mmap.mmap(-1, RAM)
         self.host = ctypes.addressof(ctypes.c_char.from_buffer(self.ram))
         uc.mem_map_ptr(0, RAM, UC_PROT_ALL, self.host)
         cpu = ctypes.c_uint64.from_address(uc._uch.value + 0x1b8).value
@@ -92,12 +92,9 @@ class Machine:
 
     def paging(self):
         uc = self.uc
-        p = Paging(self, 4 if self.wide else 3)
-        if self.ring:
-            p.table()                                    # another CR3 than the guest's
-            p.root = p.table()
+        p = Paging(self, 4 if self.wide else 3, MONITOR_TABLES if self.ring else TABLES)
         for code in ALIASES[self.bits]:
-            p.map_range(code, CODE, CODE_BYTES)
+            p.map_range(code, CODE, CODE_BYTES, 1)
             for page in WRITABLE + READ_ONLY:
                 p.map(code + DATA_BIAS + page * 0x1000, DATA + page * 0x1000, NX | (3 if page in WRITABLE else 1))
         if self.ring:
@@ -108,7 +105,7 @@ class Machine:
         uc.reg_write(x86.UC_X86_REG_CR3, p.root)
         uc.reg_write(x86.UC_X86_REG_CR4, 0x10620 | (4 if self.ring else 8))      # FSGSBASE, SSE, PAE; TSD or DE
         uc.msr_write(0xc0000080, 0xd00 if self.wide else 0x800)
-        uc.reg_write(x86.UC_X86_REG_CR0, 0x80010001 | 0x10 | (0x20 if self.ring else 2))
+        uc.reg_write(x86.UC_X86_REG_CR0, 0x80010031 | (0 if self.ring else 2))                       # PG WP NE ET PE; MP
 
     def segments(self):
         """Put the segments and, with them, the ring into the processor's state."""
@@ -134,18 +131,18 @@ class Machine:
         self.event = number
         uc.emu_stop()
 
-    def run(self, ip, gpr, flags):
+    def run(self, ip, gpr, flags, count=0):
         """From a fresh state; returns (event, instruction pointer).  Event: None for HLT, or the vector."""
         uc = self.uc
         uc.context_restore(self.state)
         ctypes.memmove(self.env, gpr, 8 * self.n_gpr)
         uc.reg_write(x86.UC_X86_REG_EFLAGS, flags)
-        return self.resume(ip)
+        return self.resume(ip, count)
 
-    def resume(self, ip):
+    def resume(self, ip, count=0):
         self.event = None
         try:
-            self.uc.emu_start(ip, 0)
+            self.uc.emu_start(ip, 0, count=count)
         except UcError as error:
             self.event = UD if error.errno == UC_ERR_INSN_INVALID else -error.errno
         return self.event, self.uc.reg_read(x86.UC_X86_REG_RIP if self.wide else x86.UC_X86_REG_EIP)
@@ -200,8 +197,8 @@ class Outcome:
 
 class Guest(Machine):
     """Ring 0: the guest's instructions themselves."""
-    def __init__(self, bits, stack16=False):
-        super().__init__(bits, 0, stack16)
+    def __init__(self, bits, stack16=False, ram=None):
+        super().__init__(bits, 0, stack16, ram)
 
     def outcome(self, ip, gpr, flags, data):
         """Run from ip until a HLT, or a fault, which is the instruction's if it lies at ip and else that of fetching at its target."""
@@ -231,12 +228,12 @@ class Translated(Machine):
     def set_cell(self, name, value):
         self.put(CELL + CELLS[name], value.to_bytes(self.size, "little"))
 
-    def set_target(self, ip, key=None):
-        """Fill the place of `ip` in the table of targets: with its own key, or with another one."""
+    def set_target(self, ip, key=None, value=None):
+        """Fill the place of `ip` in the table of targets: with its own key or another one; `value`: offset in the cache."""
         index = ip & 0xffff
         mask = (1 << 8 * self.size) - 1
         self.put(KEYS + index * self.size, ((-ip if key is None else key) & mask).to_bytes(self.size, "little"))
-        self.put(self.values + index * self.size, (self.base + self.landing).to_bytes(self.size, "little"))
+        self.put(self.values + index * self.size, (self.base + (self.landing if value is None else value)).to_bytes(self.size, "little"))
 
     def outcome(self, unit, at, gpr, flags, data):
         """Run the unit that lies at offset `at` of the cache; `flags` are the guest's."""
@@ -280,3 +277,83 @@ class Translated(Machine):
             assert event == GP and offset == insn["code"]
             return ("rdtsc",)
         return ("fault", event, self.error_code() if event in (GP, PF) else 0, self.fault_address() if event == PF else 0)
+
+
+class Monitor:
+    """Runs whole programs by translation: translates, chains, fills the table of targets, and has call-outs done in ring 0."""
+    def __init__(self, bits, stack16=False):
+        self.t = Translated(bits, stack16)
+        self.ring0 = Guest(bits, stack16, self.t.ram)    # on the same memory
+        self.bits, self.units, self.at = bits, {}, 0
+        self.counts = {"units": 0, "dispatches": 0, "callouts": 0, "lookups": 0}
+
+    def forget(self):
+        for ip in self.units:
+            self.t.set_target(ip, ip & 0xffff ^ 1)
+        self.units, self.at = {}, 0
+        self.t.uc.ctl_flush_tb()
+        self.ring0.uc.ctl_flush_tb()
+
+    def unit(self, ip):
+        if ip not in self.units:
+            self.counts["units"] += 1
+            code = self.t.get(CODE + (ip if self.bits == 16 else ip & CODE_BYTES - 1), 400)
+            unit = translate(code, ip, self.bits, tc=self.t.base + self.at, ss32=not self.t.stack16, ss_flat=not self.t.stack16,
+                             cs_flat=self.bits != 16, cs=SELECTORS[1])
+            self.t.put(CACHE + self.at, unit["code"])
+            self.units[ip] = unit, self.at
+            self.at += len(unit["code"])
+        return self.units[ip]
+
+    def find(self, offset):
+        return next((unit, at) for unit, at in self.units.values() if at <= offset < at + len(unit["code"]))
+
+    def chain(self, exit_, at):
+        """Lead the exit of the unit at `at` to its target's translation."""
+        target = self.unit(exit_["target"])[1]
+        self.t.put(CACHE + at + exit_["at"], (target - at - exit_["at"] - 4 & 0xffffffff).to_bytes(4, "little"))
+        self.t.uc.ctl_remove_cache(self.t.base + at, self.t.base + at + exit_["at"] + 4)
+
+    def run(self, ip, gpr, flags, data):
+        """Until a HLT or a fault.  Returns the outcome and the instruction pointer of its instruction."""
+        t = self.t
+        t.put(DATA, data)
+        t.set_cell("if", flags & FL_IF)
+        t.set_cell("iopl", flags & FL_IOPL)
+        unit, at = self.unit(ip)
+        event, where = t.run(t.base + at, gpr, flags & ~FL_IOPL | FL_IF)
+        while True:
+            self.counts["dispatches"] += 1
+            unit, at = self.find(where - t.base - (2 if event >= 0xf0 else 0))
+            outcome = t.judge(unit, at, event, where)
+            if event == 0xf1:
+                ip = unit["eip"] + unit["insns"][t.insn]["offset"]
+                step = self.callout(ip, outcome.flags)
+                if step:
+                    return step, ip
+                ip = self.next
+            elif outcome.what[0] == "fault":
+                return outcome, unit["eip"] + unit["insns"][t.insn]["offset"]
+            else:
+                ip = outcome.what[1]
+                if event == 0xf0:
+                    self.chain(next(x for x in unit["exits"] if x["stub"] == where - 2 - t.base - at), at)
+                else:
+                    self.counts["lookups"] += 1
+                    t.set_target(ip, value=self.unit(ip)[1])
+            event, where = t.resume(t.base + self.unit(ip)[1])
+
+    def callout(self, ip, flags):
+        """One instruction in ring 0.  The outcome if the program ends there, else None and self.next."""
+        t, ring0 = self.t, self.ring0
+        self.counts["callouts"] += 1
+        event, at = ring0.run(ip, t.gpr, flags, count=1)
+        if event is not None or t.get(CODE + (ip if self.bits == 16 else ip & CODE_BYTES - 1), 1)[0] == HLT:
+            return Outcome(ring0, ("next", ip) if event is None else ("fault", event, ring0.error_code(), 0))
+        after = ring0.flags()
+        t.gpr[:t.n_gpr] = ring0.gpr[:t.n_gpr]
+        t.uc.reg_write(x86.UC_X86_REG_EFLAGS, after & ~FL_IOPL | FL_IF)
+        t.set_cell("if", after & FL_IF)
+        t.set_cell("iopl", after & FL_IOPL)
+        self.next = at
+        return None

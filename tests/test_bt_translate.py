@@ -14,9 +14,10 @@ import capstone
 import pytest
 from unicorn import x86_const as x86
 
-from bt_forms import LANDING, flags, memory, modrm, registers, target
-from bt_machine import ALIASES, CACHE, CODE, CODE_BYTES, DATA_BIAS, HLT, Guest, Translated
-from pyx86v.arch.sensitive import SEVENTEEN
+from bt_forms import LANDING, Program, encoding, flags, memory, modrm, pointer, registers, vex
+from bt_machine import ALIASES, CACHE, CODE, CODE_BYTES, DATA, HLT, Guest, Monitor, Outcome, Translated
+from pyx86v.arch.sensitive import BY_MNEMONIC, SEVENTEEN
+from pyx86v.arch.sensitive import NAMES as NAMES_OF
 from pyx86v.vmm.bt.translate import translate
 
 MORE = int(os.environ.get("PYX86V_BT_STATES", "1"))
@@ -242,3 +243,161 @@ def check_system(pair, name, mine):
         guest.resume(ALIASES[64][0] + CODE_BYTES - 0x80)
         assert guest.gpr[0] == translated.cell("cr8")
         translated.set_cell("cr8", PRIORITY)
+
+
+# Copies -------------------------------------------------------------------------------------------
+
+def sweep(pair, rng, codes, states=2):
+    """Compare what each encoding does, unless it has a translation of its own; returns how often each outcome was seen."""
+    seen = {"copied": 0, "callout": 0, "next": 0, "fault": 0}
+    data = memory(rng, pair.bits)
+    for code in codes:
+        ip, unit, at = pair.place(rng, code)
+        kind = unit["insns"][0]["kind"]
+        seen[kind] = seen.get(kind, 0) + 1
+        if kind not in ("copied", "constant", "callout"):
+            continue
+        for _ in range(1 if kind == "callout" else states * MORE):
+            gpr = registers(rng, pair.bits, not pair.stack16)
+            if rng.random() < 0.7:
+                gpr[1] &= 0xff                           # repeated string instructions
+            mine = pair.compare(rng, ip, unit, at, gpr, flags(rng), data, vectors=code[:3].find(b"\x0f") >= 0)
+            if kind == "copied":
+                seen[mine.what[0]] += 1
+    return seen
+
+
+@pytest.mark.parametrize("map_, opcodes, variants", [(0, range(256), 3), (1, range(256), 2), (2, range(256), 3), (3, range(64), 8)], ids=["one", "0F", "0F38", "0F3A"])
+def test_every_opcode(pair, map_, opcodes, variants):
+    rng = random.Random(f"{map_} {pair.bits} {pair.stack16}")
+    prefixes = {0x26, 0x2e, 0x36, 0x3e, *range(0x64, 0x68), 0xf0, 0xf2, 0xf3, 0x0f, *(range(0x40, 0x50) if pair.bits == 64 else ())}
+    codes = [encoding(rng, pair.bits, map_, op, reg) for op in opcodes if map_ or op not in prefixes for reg in (range(8) if map_ < 2 else (3,))
+             for _ in range(variants * MORE)]
+    seen = sweep(pair, rng, codes)
+    assert min(seen["copied"], seen["next"], seen["fault"]) > 10, seen
+
+
+def test_vex(pair):
+    rng = random.Random(f"vex {pair.bits} {pair.stack16}")
+    seen = sweep(pair, rng, [vex(rng, pair.bits) for _ in range(300 * MORE)])
+    assert (seen["callout"] if pair.bits == 16 else min(seen["copied"], seen["next"])) > 30, seen
+
+
+# Units ----------------------------------------------------------------------------------------------
+
+NOP = b"\x90"
+
+
+def kinds(unit):
+    return [n["kind"] for n in unit["insns"]]
+
+
+def test_a_unit_ends_at_twelve_instructions():
+    unit = translate(NOP * 30, 0x1000, 64)
+    assert kinds(unit) == ["copied"] * 12 and unit["ends_with"] == "plain" and len(unit["parts"]) == 2
+    assert [(x["target"], x["transfer"]) for x in unit["exits"]] == [(0x100c, 0)]
+
+
+def test_the_instruction_behind_sti_belongs_to_its_unit():
+    unit = translate(NOP * 11 + b"\xfb" + NOP * 9, 0x1000, 32)
+    assert len(unit["insns"]) == 13 and unit["ends_with"] == "window" and unit["exits"][0]["transfer"] == 2
+    assert kinds(translate(b"\xfb\xfb" + NOP * 9, 0x1000, 32)) == ["sti", "sti"]
+    unit = translate(b"\xfb", 0x1000, 32)
+    assert unit["ends_with"] == "shadow" and unit["exits"][0]["transfer"] == 3
+
+
+@pytest.mark.parametrize("code, end", [(b"\xc3", "transfer"), (b"\xf4", "callout"), (b"\x9d", "window"), (b"\x74\x10", "transfer")])
+def test_what_ends_a_unit(code, end):
+    unit = translate(NOP + code + NOP * 20, 0x1000, 64)
+    assert len(unit["insns"]) == 2 and unit["ends_with"] == end
+
+
+def test_a_unit_ends_before_what_it_is_told_to_and_before_bytes_that_are_missing():
+    assert len(translate(NOP * 20, 0x1000, 64, stop_before=[0x1000, 0x1005])["insns"]) == 5
+    assert translate(b"\x48\xb8\x01\x02", 0x1000, 64) is None
+    unit = translate(NOP + b"\x48\xb8\x01\x02", 0x1000, 64)
+    assert len(unit["insns"]) == 1 and unit["exits"][0]["target"] == 0x1001
+
+
+def test_adaptive_call_outs():
+    unit = translate(b"\x89\x03" * 4, 0x1000, 64, no_inline=[0x1002])
+    assert kinds(unit) == ["copied", "callout"] and unit["insns"][1]["callout"] == "adaptive"
+
+
+def test_too_long_an_instruction_is_a_call_out():
+    unit = translate(b"\x66" * 15 + NOP * 10, 0x1000, 64)
+    assert kinds(unit) == ["callout"] and unit["insns"][0]["callout"] == "unknown"
+
+
+def test_instruction_pointers_wrap():
+    assert translate(NOP * 14 + NOP, 0xfffffff8, 32)["exits"][0]["target"] == 4
+    assert translate(b"\xeb\x10", 0xfff8, 16)["exits"][0]["target"] == 0xa
+    assert translate(b"\xeb\x10", 0xfffffff8, 32)["exits"][0]["target"] == 0xa
+
+
+SEVENTEEN_ENCODINGS = {
+    "sgdt": "0f0103", "sidt": "0f010b", "sldt": "0f00c0", "str": "0f00c8", "smsw": "0f01e0", "pushf": "9c", "popf": "9d", "lar": "0f02c1",
+    "lsl": "0f03c1", "verr": "0f00e0", "verw": "0f00e8", "mov_from_segment": "8cd0", "push_segment": "16", "mov_to_segment": "8ed8",
+    "pop_segment": "1f", "call_far": "ff1b", "jmp_far": "ff2b", "ret_far": "cb", "int": "cd80"}
+
+
+def test_none_of_the_seventeen_is_copied():
+    assert set(SEVENTEEN_ENCODINGS) == set(SEVENTEEN)
+    for name, code in SEVENTEEN_ENCODINGS.items():
+        insn = translate(bytes.fromhex(code) + NOP * 9, 0x1000, 32)["insns"][0]
+        assert insn["sensitive"] == name and insn["kind"] == ("callout" if name not in ("pushf", "popf") else name)
+
+
+@pytest.mark.parametrize("bits, mode", [(16, capstone.CS_MODE_16), (32, capstone.CS_MODE_32), (64, capstone.CS_MODE_64)])
+def test_nothing_that_capstone_knows_as_sensitive_is_copied(bits, mode):
+    rng, cs = random.Random(bits), capstone.Cs(capstone.CS_ARCH_X86, mode)
+    seen = set()
+    for map_ in (0, 1, 1):
+        for op in range(256):
+            for reg in range(8):
+                code = encoding(rng, bits, map_, op, reg)
+                for insn in cs.disasm(code + bytes(15), 0, count=1):
+                    name = insn.mnemonic.split()[-1]
+                    name = "wbinvd" if name == "wbnoinvd" else name
+                    if name not in BY_MNEMONIC or 0xc4 in code[:3] or 0xc5 in code[:3]:
+                        continue
+                    ours = translate(code + bytes(15), 0, bits)["insns"][0]
+                    assert ours["kind"] != "copied", (code.hex(), insn.mnemonic)
+                    if ours["callout"] in ("", "sensitive"):
+                        assert ours["sensitive"] == NAMES_OF[BY_MNEMONIC[name]], (code.hex(), insn.mnemonic)
+                        seen.add(ours["sensitive"])
+    assert len(seen) > 40
+
+
+# Programs -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["64", "32", "32 with a 16-bit stack", "16", "16 with a flat stack"])
+def test_programs(name):
+    """Whole programs, twice each: the second time everything is chained and in the table."""
+    bits, stack16 = CONFIGURATIONS[name]
+    rng = random.Random(f"programs {name}")
+    guest, monitor = Guest(bits, stack16), Monitor(bits, stack16)
+    ended = 0
+    for _ in range(25 * MORE):
+        guest.clear()
+        monitor.t.clear()
+        monitor.forget()
+        alias = 0 if bits == 16 else rng.choice([a for a in ALIASES[bits] if a < 1 << 31 or a >> 31 == 0x1ffffffff or bits == 32])
+        offset = 0x1000 + rng.randrange(0x800)
+        code = bytes(Program(rng, bits, alias + offset).code)
+        guest.put(CODE + offset, code)
+        monitor.t.put(CODE + offset, code)
+        data = memory(rng, bits)
+        for _ in range(2):
+            state = registers(rng, bits, not stack16)
+            state[3] = pointer(rng, bits, 0.1)
+            state[4] = pointer(rng, bits if bits == 64 else 16 if stack16 else 32, 0.1)
+            gpr, flags_ = (ctypes.c_uint64 * 16)(*state), flags(rng)
+            guest.put(DATA, data)
+            event, at = guest.run(alias + offset, gpr, flags_)
+            at &= (1 << 64) - 1 if bits == 64 else 0xffffffff
+            theirs = Outcome(guest, ("next", at - 1) if event is None else ("fault", event, guest.error_code(), guest.fault_address() if event == 14 else 0))
+            mine, ip = monitor.run(alias + offset, gpr, flags_, data)
+            assert not mine.differs(theirs) and ip == at - (event is None), (name, mine.differs(theirs), code.hex(), hex(ip), hex(at))
+            ended += event is None
+    assert ended > 15 * MORE and monitor.counts["callouts"] > 20 and monitor.counts["lookups"] > 20, (ended, monitor.counts)

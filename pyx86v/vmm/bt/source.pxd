@@ -146,15 +146,14 @@ cdef inline bint address_matters(const Source* s) noexcept nogil:
     return s.f.map == MAP_0F and op == 0xf7              # MASKMOVQ
 
 cdef inline bint operand_size_matters(const Source* s) noexcept nogil:
-    """Is 66 an operand size here, and not a part of the opcode as with SSE (SDM 2D table A-3)?"""
+    """Is 66 an operand size here, and not a part of the opcode as with SSE (SDM 2D table A-3)?
+
+    For POPCNT, MOVBE and CRC32 the manual says so; the engine only looks whether 66 is there, and native is what all styles equal.
+    """
     cdef int op = s.f.opcode
-    if s.f.prefixes & PREFIX_VEX or s.f.map == MAP_0F3A:
-        return False
-    if s.f.map == MAP_0F38:
-        return op == 0xf0 or op == 0xf1                  # MOVBE, CRC32
     if s.f.map == MAP_0F:
-        return 0x40 <= op <= 0x4f or 0x80 <= op <= 0xad or 0xaf <= op <= 0xc1 or 0xc8 <= op <= 0xcf
-    return True
+        return 0x40 <= op <= 0x4f or 0x80 <= op <= 0xad or (0xaf <= op <= 0xc1 and op != 0xb8) or 0xc8 <= op <= 0xcf
+    return s.f.map == MAP_ONE
 
 cdef inline bint copy_16(Emitter* e, const Source* s) noexcept nogil:
     """16-bit code for a 32-bit segment: the sizes' prefixes the other way round."""

@@ -47,8 +47,8 @@ RULES = {                    # map: {rule: opcodes}
                    0xb2, 0xb4, 0xb5),
         BRANCH: range(0x80, 0x90),
         IN_PLACE: (0x31,),
-        GROUP: (0x00, 0x01, 0x20, 0x22, 0xa0, 0xa8, 0xae, 0xb8, 0xba, 0xc7)},
-    MAP_0F38: {CALL_OUT: (0x80, 0x81, 0x82, 0xf5)},
+        GROUP: (0x00, 0x01, 0x20, 0x22, 0x50, 0x71, 0x72, 0x73, 0xa0, 0xa8, 0xae, 0xb8, 0xba, 0xc5, 0xc7, 0xd6, 0xd7, 0xf7)},
+    MAP_0F38: {CALL_OUT: (0x80, 0x81, 0x82, 0xf5), GROUP: (0xf0, 0xf1)},
     MAP_0F3A: {}}
 
 SENSITIVES = {               # (map, opcode): name in arch/sensitive.py; of groups, group_number below
@@ -237,6 +237,9 @@ cdef inline void meaning_of_group_0f(const Source* s, const BtMode* mode, Meanin
             out(m, CALLOUT_UNKNOWN, 0)
     elif op == 0xc7:
         meaning_of_0fc7(s, m)
+    elif s.mod != 3 and (op != 0xd6 or s.f.prefixes & (PREFIX_REP | PREFIX_REPNE)):
+        # MOVMSK, PEXTRW, shifts by a constant, MOVQ2DQ, MASKMOVQ know registers only
+        out(m, CALLOUT_UNKNOWN, 0)
 
 
 cdef inline void meaning_in_place(const Source* s, const BtMode* mode, Meaning* m) noexcept nogil:
@@ -279,17 +282,26 @@ cdef inline void meaning_by_rule(const Source* s, const BtMode* mode, Meaning* m
         meaning_in_place(s, mode, m)
     elif rule == GROUP:
         m.sensitive = 0
-        if s.f.map == MAP_ONE:
+        if s.f.map == MAP_0F38:
+            if s.mod == 3 and not s.f.prefixes & PREFIX_REPNE:
+                out(m, CALLOUT_UNKNOWN, 0)               # MOVBE between registers
+        elif s.f.map == MAP_ONE:
             meaning_of_group_one(s, m)
         else:
             meaning_of_group_0f(s, mode, m)
 
 
 cdef inline void meaning_of_vex(const Source* s, Meaning* m) noexcept nogil:
-    """BMI is copied; what AVX there may be is left to the monitor."""
+    """BMI is copied; what AVX there may be is left to the monitor, and 16-bit code, where the engine knows no VEX."""
     cdef int op = s.f.opcode
-    if not (s.f.map == MAP_0F38 and (op == 0xf2 or op == 0xf3 or 0xf5 <= op <= 0xf7)) and not (s.f.map == MAP_0F3A and op == 0xf0):
+    if s.bits == 16 or not (s.f.map == MAP_0F38 and (op == 0xf2 or op == 0xf3 or 0xf5 <= op <= 0xf7)) and not (s.f.map == MAP_0F3A and op == 0xf0):
         out(m, CALLOUT_RARE, 0)
+
+
+cdef inline bint behind_relative(const Source* s) noexcept nogil:
+    """SHLD, SHRD and RORX with an immediate, for which the engine takes RIP before the immediate: left to it, as natively."""
+    cdef int op = s.f.opcode
+    return s.f.map == MAP_0F3A and op == 0xf0 if s.f.prefixes & PREFIX_VEX else s.f.map == MAP_0F and (op == 0xa4 or op == 0xac)
 
 
 cdef inline bint is_listed(const uint64_t* list_, int n, uint64_t eip) noexcept nogil:
@@ -317,6 +329,8 @@ cdef inline void source_meaning(const Source* s, const BtMode* mode, Meaning* m)
     elif s.bits != 64 and (s.segment == SEG_GS or (s.segment == SEG_CS and not mode.cs_flat)) and \
             (m.kind == BT_COPIED or m.kind == BT_INDIRECT or m.kind == BT_CONSTANT):
         out(m, CALLOUT_SEGMENT, m.sensitive)
+    elif s.relative and behind_relative(s):
+        out(m, CALLOUT_RARE, 0)
     elif s.bits == 64 and s.op16 and BT_BRANCH <= m.kind <= BT_INDIRECT:
         out(m, CALLOUT_RARE, m.sensitive)                # Intel ignores 66 there, AMD does not
 
