@@ -98,7 +98,7 @@ def test_a_loop_is_foreseen_once_its_history_is_full(tmp_path):
     assert machine.ledger["branch"] == 14 * load_profile("skylake").cycles("branch_miss")
 
 
-@pytest.mark.parametrize("name", ["minikernel", "rings"])
+@pytest.mark.parametrize("name", ["modes", "rings"])
 def test_no_engine_and_no_style_changes_what_is_foreseen(name):
     runs = {}
     for key in (("native", "inline"), ("native", "portable"), ("vmx+ept", "inline")):
