@@ -32,8 +32,10 @@ cpdef enum Cause:
     IDLE = 18            # HLT: time skipped to the next event
     SHADOW = 19          # the monitor's work on shadow tables
     WORLD_SWITCH = 20    # another guest is put on the processor
-    TRANSLATION = 21     # the monitor translates guest code, and finds translations
-    N_CAUSES = 22
+    CACHE = 21           # what data accesses take beyond a hit in the first-level cache (--caches full)
+    BRANCH = 22          # mispredicted branches (--branches)
+    TRANSLATION = 23     # the monitor translates guest code, and finds translations
+    N_CAUSES = 24
 
 cpdef enum Price:        # one line of a profile each; units are charged, profiles are written in cycles
     TLB_L2_HIT = 0       # first-level miss that hits the second level
@@ -96,11 +98,16 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     EMUL_REFLECT = 57    # enter the guest's handler: gate, segments and task state read, frame pushed
     EMUL_SEGMENT = 58    # segment load, far transfer, IRET by software: descriptors read and checked
     EMUL_FLAG = 59       # CLI, STI, SWAPGS: a variable of the monitor
-    BT_TRANSLATE = 60    # binary translation: one guest instruction translated
-    BT_DISPATCH = 61     # leave the translation cache for the monitor, find the next translation, go there
-    BT_CALLOUT = 62      # leave it for the monitor's code of one instruction, and return
-    BT_RDTSC = 63        # RDTSC in place: the processor's, and adding an offset
-    N_PRICES = 64
+    CACHE_L1 = 60        # an access that this level has, from load to use: page-table references with --caches
+    CACHE_L2 = 61
+    CACHE_L3 = 62
+    CACHE_MEMORY = 63    # or none
+    BRANCH_MISS = 64     # what a mispredicted branch takes more
+    BT_TRANSLATE = 65    # binary translation: one guest instruction translated
+    BT_DISPATCH = 66     # leave the translation cache for the monitor, find the next translation, go there
+    BT_CALLOUT = 67      # leave it for the monitor's code of one instruction, and return
+    BT_RDTSC = 68        # RDTSC in place: the processor's, and adding an offset
+    N_PRICES = 69
 
 ctypedef struct Ledger:
     uint64_t total                  # units

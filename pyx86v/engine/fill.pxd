@@ -19,6 +19,7 @@ from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport grant, settle, spend
 from pyx86v.engine.cache_kill cimport cache_trapped, cache_written
 from pyx86v.engine.cache_map cimport *
+from pyx86v.engine.datacache cimport data_line
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
@@ -414,6 +415,8 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     if e.vcpu.exit_total != exits:
         exit_in_block(e)
     if status == XLAT_OK:
+        if e.ram.caches is not NULL and access != ACCESS_FETCH and (t.source == FROM_L2 or t.source == FROM_WALK):
+            data_line(e, t.hpa + (va & PAGE_MASK))
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, who)
         else:
