@@ -32,7 +32,8 @@ cpdef enum Cause:
     IDLE = 18            # HLT: time skipped to the next event
     SHADOW = 19          # the monitor's work on shadow tables
     WORLD_SWITCH = 20    # another guest is put on the processor
-    N_CAUSES = 21
+    TRANSLATION = 21     # the monitor translates guest code, and finds translations
+    N_CAUSES = 22
 
 cpdef enum Price:        # one line of a profile each; units are charged, profiles are written in cycles
     TLB_L2_HIT = 0       # first-level miss that hits the second level
@@ -95,7 +96,11 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     EMUL_REFLECT = 57    # enter the guest's handler: gate, segments and task state read, frame pushed
     EMUL_SEGMENT = 58    # segment load, far transfer, IRET by software: descriptors read and checked
     EMUL_FLAG = 59       # CLI, STI, SWAPGS: a variable of the monitor
-    N_PRICES = 60
+    BT_TRANSLATE = 60    # binary translation: one guest instruction translated
+    BT_DISPATCH = 61     # leave the translation cache for the monitor, find the next translation, go there
+    BT_CALLOUT = 62      # leave it for the monitor's code of one instruction, and return
+    BT_RDTSC = 63        # RDTSC in place: the processor's, and adding an offset
+    N_PRICES = 64
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -124,6 +124,17 @@ cdef inline void lapic_update(Lapic* l) noexcept nogil:
     l.vector = wanted if wanted >> 4 > l.ppr >> 4 else 0
     l.extint = not is_enabled(l) or l.lvt[<int>LVT_LINT0] & (LVT_MASKED | LVT_MODE) == LVT_EXTINT
 
+cdef inline bint lapic_listens(const Lapic* l, const uint32_t* redirection, int pins) noexcept nogil:
+    """Can a request come, so that the task priority matters?  `redirection`: low words of the I/O APIC's entries."""
+    cdef int i
+    for i in range(LVT_COUNT):
+        if i != LVT_LINT0 and not l.lvt[i] & LVT_MASKED:
+            return True
+    for i in range(pins):
+        if not redirection[i] & LVT_MASKED:
+            return True
+    return highest_vector(l.irr) != 0 or highest_vector(l.isr) != 0
+
 cdef inline bint lapic_would_interrupt(const Lapic* l, uint32_t vector) noexcept nogil:
     """Would a new request of this vector reach the processor at once?"""
     return l.svr & SVR_ENABLED and vector >= LOWEST_VECTOR and vector >> 4 > l.ppr >> 4 and not has_vector(l.irr, vector)

@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from pyx86v.arch.regs cimport CR4_SMAP, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
+from pyx86v.engine.cache_kill cimport cache_written
 from pyx86v.engine.fill cimport XLAT_STOP, ept_exit, host_wrote, read_quiet, translate
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
@@ -29,6 +30,8 @@ cdef inline bint linear_piece(Engine* e, gva_t gva, void* data, uint64_t n, int 
     cdef Event ev
     cdef uint8_t* p
     cdef int status = translate(e, gva, <int>n, access, privilege, &t)
+    if e.style.translates and e.world.shadow.code_writes:
+        cache_written(e)
     if status == XLAT_OK:
         p = ram_pointer(&e.ram, t.hpa + (gva & PAGE_MASK), n)
         if p is NULL:

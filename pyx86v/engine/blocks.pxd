@@ -14,13 +14,15 @@ from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MAR
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, page_is_held, read_quiet
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
+from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
-from pyx86v.vmm.guest cimport walked
+from pyx86v.vmm.bt.cache cimport *
+from pyx86v.vmm.bt.state cimport *
 from pyx86v.vmm.trap.holes cimport is_hole
 
 cdef enum:
@@ -130,10 +132,81 @@ cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
         last.flags = info.flags
         last.units = info.units + (last[-1].units if r.count > 1 else 0)
 
+cdef inline int cache_marks(Engine* e, BlockRecord* r, const Place* p, int n, const uint8_t* code) noexcept nogil:
+    """From the marks of translated instructions to those of the guest's that retire in the block.  Their number; an instruction of
+    the guest's has the price of all code since the one before it."""
+    cdef InsnMark* m = &e.marks[r.first_mark]
+    cdef BtInsn* insns = insns_of(bt_of(e), &e.ram, p.unit)
+    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)) - p.unit.code, end
+    cdef bint retires = p.part.flags & PART_RETIRES != 0 or \
+        r.size >= 2 and code[r.size - 2] == 0xcd and code[r.size - 1] == BT_INT_LOOKUP
+    cdef int i, k = p.insn, kept = 0
+    cdef uint32_t total = m[n - 1].units
+    if p.part.kind == BT_CALLOUT:            # the monitor's step will count it
+        return 0
+    for i in range(n):
+        end = start + m[i].end
+        if k >= p.unit.n_insns or insns[k].code_end != end:
+            if i < n - 1 or not retires or kept or p.part.kind == BT_COPIED:
+                continue
+        m[kept].end = m[i].end
+        m[kept].units = m[i].units
+        m[kept].flags = <uint16_t>((m[i].flags & (1 << MARK_SENSITIVE) - 1) | <uint16_t>insns[k].sensitive << MARK_SENSITIVE)
+        kept += 1
+        k += 1
+    if kept:
+        m[kept - 1].units = total
+    return kept
+
+cdef inline bint cache_transfers(Engine* e, const Place* p, int kept, const BlockRecord* r) noexcept nogil:
+    """Is the block's end one where the guest takes interrupts?"""
+    cdef BtExit* exits = exits_of(bt_of(e), &e.ram, p.unit)
+    if p.exit >= 0:
+        return exits[p.exit].transfer == EXIT_TRANSFER or exits[p.exit].transfer == EXIT_WINDOW
+    return kept and p.insn + kept == p.unit.n_insns and (p.unit.ends_with == BT_END_TRANSFER or p.unit.ends_with == BT_END_WINDOW)
+
+cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
+    """record_decode of a block of translated code: it counts the guest's instructions, and costs what its own do."""
+    cdef uint8_t code[BT_MAX_CODE + 32]
+    cdef Place p
+    cdef int n, kept = 0
+    cdef uint32_t units
+    if size > BT_MAX_CODE:
+        size = BT_MAX_CODE
+    elif size == 0:
+        size = 1
+    r.pc = r.eip = pc
+    r.size = <uint16_t>size
+    r.mode = code_mode(e.env)
+    r.first_mark = <uint32_t>e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
+    r.flags = REC_CACHE
+    read_quiet(e, pc, code, size)
+    n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
+    r.count = <uint16_t>n
+    price_marks(e, r)
+    units = e.marks[r.first_mark + n - 1].units
+    place_find(e, pc, &p)
+    if p.unit is not NULL and p.part is not NULL and not p.unit.flags & UNIT_DEAD and not p.part.flags & PART_EXIT:
+        kept = cache_marks(e, r, &p, n, code)
+        if not p.defined:
+            r.flags |= REC_INSIDE
+    if p.unit is not NULL and not p.unit.flags & UNIT_DEAD and cache_transfers(e, &p, kept, r):
+        r.flags |= REC_TRANSFER
+    r.count = <uint16_t>kept
+    e.mark_count = r.first_mark + <uint64_t>kept
+    r.frame = r.frame2 = code_frame(e, pc)
+    if r is &e.lost or resume_flag(e) or census_wants(e, r):
+        r.flags |= REC_SLOW
+    r.true_cost = pack(e, units, <uint64_t>kept)
+    r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
+
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
     cdef uint8_t code[BLOCK_MAX_BYTES + 32]
     cdef int n
+    if in_cache(e):
+        cache_record(e, r, pc, size)
+        return
     if size > BLOCK_MAX_BYTES:
         size = BLOCK_MAX_BYTES
     elif size == 0:

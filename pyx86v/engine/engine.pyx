@@ -22,6 +22,8 @@ from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
+from pyx86v.engine.cache_kill cimport cache_written
+from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.census cimport census_block
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.descriptors cimport has_error_code, load_flat, set_cpl
@@ -34,6 +36,7 @@ from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
+from pyx86v.engine.parts cimport part_limits
 from pyx86v.engine.ports cimport *
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop
@@ -41,20 +44,26 @@ from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.task cimport FAR_FAULT, FAR_RUN, far_done, far_step, style_switch_task, task_possible
+from pyx86v.engine.translated cimport *
 from pyx86v.engine.uc cimport *
+from pyx86v.vmm.bt.state cimport BtTranslator
+from pyx86v.vmm.bt.translate cimport bt_translator_init
 from pyx86v.vmm.clock cimport guest_time, units_until
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_written
 
 cdef extern from *:
     """
+    #define PYX_FRAME ((const uint64_t *)__builtin_frame_address(0))
     #define PYX_RETURN_ADDRESS ((uintptr_t)__builtin_return_address(0))
     """
     uintptr_t RETURN_ADDRESS "PYX_RETURN_ADDRESS"
+    const uint64_t* FRAME "PYX_FRAME"
 
 cdef enum:
     IDLE_TURNS = 16          # starts of the engine without a block that runs: it will not run any
 
+cdef BtTranslator TRANSLATOR     # tables
 cdef PyxHelperInfo EXIT_CHECK    # the exit check without side effects: the same for every engine
 
 # Delivery -------------------------------------------------------------------------------------
@@ -85,9 +94,11 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
     """INTR is up at an instruction boundary.  True: it was delivered and RIP is the handler's."""
     cdef Event ev
     cdef int verdict
-    cdef bint real = e.vcpu.ring.real
-    to_virtual(e)
+    cdef Peek k
+    ring_peek(e, &k)
     event_init(&ev, EV_INTERRUPT)
+    if e.style.translates:
+        rip = env_u64(e.env, ENV_EIP)[0]
     ev.rip = rip
     ev.open = env_u64(e.env, ENV_EFLAGS)[0] & FL_IF != 0 and not shadow
     verdict = e.style.handlers[EV_INTERRUPT](&e.guest, &ev)
@@ -98,8 +109,7 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
         return True
     if verdict == STOP:
         e.stopping = True
-    if real:
-        to_real(e)
+    ring_back(e, &k)
     return False
 
 cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
@@ -115,6 +125,14 @@ cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
 
 # The slow path of a block ---------------------------------------------------------------------
 
+cdef uint64_t guest_pc(Engine* e, const BlockRecord* r) noexcept nogil:
+    """Linear address of the guest's code that begins here."""
+    cdef Place p
+    if not r.flags & REC_CACHE:
+        return r.pc
+    place_find(e, r.pc, &p)
+    return p.eip + (p.unit.pc - p.unit.eip if p.unit is not NULL else 0)
+
 cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     """A block is about to run and the budget does not cover it: the one place where time is looked at.
 
@@ -124,7 +142,16 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
-    if (e.style.deprivileged and ring_block(e, r)) or (e.resuming == RESUME_RUNS and resumed(e, r)):
+    if r.flags & REC_CACHE:
+        env_u64(e.env, ENV_EIP)[0] = r.eip       # chained blocks do not keep it
+        if r.flags & REC_INSIDE:
+            settle(e)
+            grant(e, 0)
+            e.budget[0] -= r.true_cost
+            return
+    if e.style.deprivileged and ring_block(e, r):
+        leave_block(e, env_u64(e.env, ENV_EIP)[0])
+    if e.resuming == RESUME_RUNS and resumed(e, r):
         leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
         give_back(e, r.eip)                  # the engine changed its own block and runs one instruction of it again
@@ -132,6 +159,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     settle(e)
     if e.flush_blocks or e.rearm:
         records_clear(e)
+        if e.rearm and e.style.translates:
+            forget_translations(e)
         breakpoints_arm(e, NEVER)
         e.current[0] = &e.open_end if e.current[0].flags & REC_TRANSFER else &e.closed_end
         leave_block(e, r.eip)
@@ -149,7 +178,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             page_drop(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
             stay_cut(e, r)
             leave_block(e, r.eip)
-    if e.breakpoint_count and not e.step_next and at_breakpoint(e, r.pc):
+    if e.breakpoint_count and not e.step_next and at_breakpoint(e, guest_pc(e, r)):
         stop(e, STOP_BREAKPOINT, 0)
         leave_block(e, r.eip)
     open_boundary = e.current[0].flags & REC_TRANSFER != 0
@@ -203,6 +232,13 @@ cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
     cdef int* operations = <int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS)
     cdef int before = operations[0]
+    cdef char* dc
+    if in_cache(e):
+        dc = disas_context(FRAME, env_u64(e.env, ENV_EIP)[0])
+        if dc is not NULL:
+            part_limits(e, dc)
+        else:
+            stop(e, STOP_ERROR, 0)
     emit_accounting(e, <void*>block_slow, record_new(e))
     operations[0] = before + 1               # as the public hook's call counts: blocks end at the same place in both engines
     if e.short_blocks:
@@ -360,6 +396,8 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
     cdef Engine* e = <Engine*>user
     cdef bint software = env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] != 0
     cdef uint64_t rip = env_u64(e.env, ENV_EIP)[0]
+    cdef Fault f
+    cdef int done
     env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU       # faults are never acknowledged otherwise
     env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] = 0
     if e.stopping and number == VEC_GP:                      # fill.pxd gave the instruction up
@@ -367,6 +405,15 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
         uc_emu_stop(uc)
         return
     give_back(e, rip)
+    if in_cache(e):
+        f.vector = -1
+        f.stop = False
+        done = cache_interrupt(e, &number, &rip, &software, &f)
+        if done == CACHE_FAULT:
+            raise_fault(e, env_u64(e.env, ENV_EIP)[0], &f)
+        if done != CACHE_EVENT:
+            after_event(e)
+            return
     if not e.style.deprivileged or not ring_takes(e, &number, rip, software):
         if number >= 0x100 and number < 0x100 + 0x400:
             on_intercept(e, <int>(number - 0x100), rip)
@@ -415,6 +462,9 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     f.vector = -1
     f.stop = False
     give_back(e, rip)
+    if in_cache(e):
+        to_virtual(e)
+        rip = env_u64(e.env, ENV_EIP)[0]
     if not e.style.deprivileged or not ring_takes(e, &number, rip, False):
         if event_of_invalid(e, rip, &ev, &f):
             dispatch(e, &ev)
@@ -486,6 +536,8 @@ cdef void engine_attach(Engine* e) noexcept:
     if not e.portable:
         (<void**>(<char*>e.uc + UC_ADD_INLINE_HOOK))[0] = <void*>emit_hook
         remove_exit_checks(e.uc, &EXIT_CHECK)
+    e.translator = &TRANSLATOR
+    bt_translator_init(&TRANSLATOR)
     ops_init(&e.ops, e.cpu)
     e.open_end.flags = REC_TRANSFER
     e.open_end.frame = e.open_end.frame2 = NO_FRAME
@@ -575,6 +627,8 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = e.portable
     e.resuming = RESUME_NOT
+    if e.style.translates:
+        bt_of(e).recheck = 1                 # somebody may have written tables or registers meanwhile
     refresh_due(e)
     if e.vcpu.halted:
         wait_for_interrupt(e)
@@ -608,6 +662,8 @@ cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept no
         if frame < e.frames and e.page_state[frame] != PAGE_DATA:
             tb_invalidate_phys_range_x86_64(e.uc, frame << PAGE_SHIFT, (frame + 1) << PAGE_SHIFT)
     shadow_written(&e.guest, hpa, n)
+    if e.style.translates and e.world.shadow.code_writes:
+        cache_written(e)
 
 cdef void engine_flush(Engine* e) noexcept nogil:
     tlb_flush_x86_64(e.cpu)

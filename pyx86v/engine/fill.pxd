@@ -12,11 +12,13 @@ Invariants
 from libc.string cimport memcpy, memset
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.ptes cimport PAGING_LONG, PAGING_NONE, PAGING_PAE
-from pyx86v.arch.regs cimport SEG_CS, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
+from pyx86v.arch.regs cimport CR4_SMAP, FL_AC, SEG_CS, PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W, VEC_GP, VEC_PF
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnInfo, InsnMark, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport grant, settle, spend
+from pyx86v.engine.cache_kill cimport cache_written
+from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
@@ -24,7 +26,7 @@ from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.mmu cimport *
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM, SHADOW_ONCE
-from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, EV_SHADOW_FAULT, Event, event_init, walked
+from pyx86v.vmm.guest cimport EV_EPT_MISCONFIG, EV_EPT_VIOLATION, EV_SHADOW_FAULT, STOP_ERROR, Event, event_init, walked
 from pyx86v.vmm.paging cimport cr3_loaded
 
 cdef enum:
@@ -37,7 +39,7 @@ cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
     """Invariant 1: what the model evicted leaves the engine, or is noted for the world whose it was (kept.pxd)."""
     cdef uint32_t i
     for i in range(t.n_evicted):
-        if t.evicted[i].asid == walked(e.vcpu).asid:
+        if t.evicted[i].asid == walked(e.vcpu).asid or e.style.translates and t.evicted[i].asid == bt_of(e).context.asid:
             evict_page(e.cpu, &t.evicted[i], e.portable)
         else:
             e.evicted[e.evictions % EVICT_LOG] = t.evicted[i]
@@ -257,7 +259,7 @@ cdef inline int fetch_privilege(Engine* e) noexcept nogil:
 
 cdef inline bint page_is_held(Engine* e, gva_t pc) noexcept nogil:
     """Does the modelled first level hold this code page (or is nothing modelled)?"""
-    cdef const PagingContext* p = walked(e.vcpu)
+    cdef const PagingContext* p = fetched(e)
     if p.mode == 0 and p.eptp == 0:
         return True
     return mmu_lookup(e.mmu, p, pc, ACCESS_FETCH, fetch_privilege(e)) is not NULL
@@ -266,11 +268,11 @@ cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
     """Where running code lies: as the modelled first level has it, which the engine runs from even when the guest has
     changed its tables since; else as the tables say.  False: nowhere."""
     cdef Translation t
-    cdef const TlbEntry* held = mmu_lookup(e.mmu, walked(e.vcpu), gva, ACCESS_FETCH, fetch_privilege(e))
+    cdef const TlbEntry* held = mmu_lookup(e.mmu, fetched(e), gva, ACCESS_FETCH, fetch_privilege(e))
     if held is not NULL:
         hpa[0] = entry_hpa(held, gva)
         return not held.flags & TLB_HOLE
-    if mmu_translate_quiet(e.mmu, &e.ram, &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), True, &t) != XLAT_OK:
+    if mmu_translate_quiet(e.mmu, &e.ram, &bt_of(e).context if in_cache(e) else &e.vcpu.paging, gva, ACCESS_FETCH, fetch_privilege(e), True, &t) != XLAT_OK:
         return False
     hpa[0] = t.hpa + (gva & PAGE_MASK)
     return True
@@ -357,6 +359,38 @@ cdef inline void exit_in_block(Engine* e) noexcept nogil:
         settle(e)
         grant(e, 0)
 
+cdef inline int smap_privilege(Engine* e, gva_t page, int mmu_idx) noexcept nogil:
+    """Whose rights an access has.  Under a style that translates the engine does not know SMAP, so that one of its
+    privileges is free for the monitor; a page that AC opens is dropped when AC is clear again (smap_closed)."""
+    if mmu_idx != SUPERVISOR or not e.vcpu.paging.cr4 & CR4_SMAP:
+        return mmu_idx
+    if not env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
+        return SUPERVISOR_SMAP
+    if e.open_count < MAX_OPEN_PAGES:
+        e.open_pages[e.open_count] = page
+    e.open_count += 1
+    return SUPERVISOR
+
+cdef inline bint cache_fill(Engine* e, gva_t va, int access, int mmu_idx, uintptr_t ra) noexcept nogil:
+    """Translated code, or what its expansions read and write of the monitor's."""
+    cdef Translation t
+    cdef gva_t page = va & ~<uint64_t>PAGE_MASK
+    cdef uint64_t before = e.ledger.total
+    cdef int prot = PROT_X
+    cdef int status = mmu_translate(e.mmu, &e.ram, e.ledger, &bt_of(e).context, va, access, SUPERVISOR, &t)
+    drop_evicted(e, &t)
+    spend(e, e.ledger.total - before)
+    if status != XLAT_OK:                    # only with a state that was forged
+        e.vcpu.stop_reason = STOP_ERROR
+        e.stopping = True
+        raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)
+    if access == ACCESS_FETCH:
+        frame_fetched(e, t.hpa >> PAGE_SHIFT)
+    else:
+        prot = t.prot & (PROT_R | PROT_W)
+    page_set(e.cpu, page, t.hpa & ~<uint64_t>PAGE_MASK, prot, mmu_idx, PAGE_SIZE)
+    return True
+
 cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:
     """CPUClass.tlb_fill.  Either installs a translation or leaves through the guest's #PF (longjmp)."""
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
@@ -365,15 +399,23 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     cdef gva_t page = va & ~<uint64_t>PAGE_MASK
     cdef uint64_t before = e.ledger.total, exits = e.vcpu.exit_total
     cdef int prot
-    cdef int status = translate(e, va, size, access, mmu_idx, &t)
+    cdef int status, who = mmu_idx
+    if e.style.translates and e.vcpu.ring.dropped:
+        if in_cache(e) and (access == ACCESS_FETCH or mmu_idx == SUPERVISOR_SMAP):
+            return cache_fill(e, va, access, mmu_idx, ra)
+        who = smap_privilege(e, page, mmu_idx)
+    status = translate(e, va, size, access, who, &t)
+    if e.style.translates and e.world.shadow.code_writes and cache_written(e):
+        e.redo = True                        # the running unit is overwritten: the monitor carries the store out
+        raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)
     spend(e, e.ledger.total - before)
     if e.vcpu.exit_total != exits:
         exit_in_block(e)
     if status == XLAT_OK:
         if access == ACCESS_FETCH:
-            prot = fill_fetch(e, &t, page, mmu_idx)
+            prot = fill_fetch(e, &t, page, who)
         else:
-            prot = fill_data(e, &t, va, access, mmu_idx, &bytes)
+            prot = fill_data(e, &t, va, access, who, &bytes)
             if t.once:
                 bytes = 1
         if bytes == PAGE_SIZE and fill_is_plain(e, prot):

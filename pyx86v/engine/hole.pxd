@@ -24,7 +24,7 @@ from pyx86v.engine.ring cimport ring_step, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport *
-from pyx86v.vmm.trap.kinds cimport TRAP_IRET, TRAP_SEGMENT
+from pyx86v.vmm.trap.kinds cimport TRAP_IRET, TRAP_OTHER, TRAP_SEGMENT
 
 # Quiet reads ------------------------------------------------------------------------------------
 
@@ -152,10 +152,10 @@ cdef inline bint compare(Engine* e, int hole, const Insn* d, uint64_t rip, Event
 
 cdef inline bint ring_hole(Engine* e, const BlockRecord* r) noexcept nogil:
     """A block that begins with a hole is about to run.  True: leave it, since the run ends here or the monitor takes the
-    instruction."""
+    instruction (REFLECT)."""
     cdef Event ev
     cdef Insn d
-    cdef int hole
+    cdef int hole, verdict
     if not e.vcpu.ring.real:
         return False
     event_init(&ev, EV_HOLE)
@@ -171,7 +171,10 @@ cdef inline bint ring_hole(Engine* e, const BlockRecord* r) noexcept nogil:
     ev.address = r.pc
     if not compare(e, hole, &d, r.eip, &ev):
         return False
-    if e.style.handlers[EV_HOLE](&e.guest, &ev) == STOP:
+    verdict = e.style.handlers[EV_HOLE](&e.guest, &ev)
+    if verdict == REFLECT:
+        to_virtual(e)
+        ring_step(e, TRAP_OTHER, r.eip, d.length)
+    elif verdict == STOP:
         e.stopping = True
-        return True
-    return False
+    return verdict != RESUME

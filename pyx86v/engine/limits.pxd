@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport UNITS_PER_CYCLE
 from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_OFF, PLATFORM_RESET
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, grant, settle
+from pyx86v.engine.cache_map cimport bt_of
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ring cimport ring_poll, ring_start
 from pyx86v.engine.state cimport *
@@ -52,6 +53,8 @@ cdef inline void sync_a20(Engine* e) noexcept nogil:
         e.vcpu.paging.window.a20_mask = mask
         mmu_flush_guest(e.mmu, walked(e.vcpu).asid, e.vcpu.paging.eptp)
         paging_refresh(&e.guest)
+        if e.style.translates:
+            bt_of(e).recheck = 1
 
 cdef inline void after_device(Engine* e) noexcept nogil:
     """A device register was touched: look for stop requests, and let the next block look at lines and timers."""

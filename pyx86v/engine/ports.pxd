@@ -14,7 +14,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, string_operand
-from pyx86v.engine.ring cimport ring_go_on, to_virtual
+from pyx86v.engine.ring cimport Peek, ring_back, ring_go_on, ring_peek, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
 from pyx86v.mmu.mmu cimport Translation
@@ -126,17 +126,19 @@ cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, 
 
 cdef inline void mmio_access(Engine* e, Event* ev) noexcept nogil:
     cdef uint64_t rip = e.mmio_rip
-    to_virtual(e)
+    cdef Peek k
     ev.rip = rip
     ev.address = e.mmio_gva
     give_back(e, rip)
+    ring_peek(e, &k)
     if e.style.handlers[ev.kind](&e.guest, ev) == STOP:
         e.stopping = True
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
-    fetch_on(e, rip)
+    if not e.current[0].flags & REC_CACHE:
+        fetch_on(e, rip)
     take_again(e, rip)
-    ring_go_on(e)
+    ring_back(e, &k)
     after_device(e)
 
 cdef inline uint64_t on_mmio_read(uc_engine* uc, uint64_t offset, unsigned size, void* user) noexcept nogil:

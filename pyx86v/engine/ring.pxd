@@ -17,6 +17,7 @@ from pyx86v.arch.decode cimport Insn
 from pyx86v.arch.regs cimport *
 from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.breakpoints cimport RESUME_NOT
+from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
@@ -40,6 +41,8 @@ cdef enum:
     MONITOR_IDT = 0x1000     # offset
     RPL = 3
     DPL = 3 << 13
+    FLAT_CODE = 0xc09b00     # present, S, readable code, accessed, 32-bit, 4 KiB granularity
+    FLAT_DATA = 0xc09300
 
 # The states -----------------------------------------------------------------------------------
 
@@ -74,12 +77,26 @@ cdef inline void monitor_tables(Engine* e) noexcept nogil:
     ldt.flags = 0
     env_segment(e.env, SEG_TR).selector = MONITOR_TSS
 
-cdef inline void to_real(Engine* e) noexcept nogil:
-    """The guest is about to run: from the virtual state to the real one."""
+cdef inline void monitor_segments(Engine* e, bint wide) noexcept nogil:
+    """Translated code has the monitor's flat CS, and outside 64-bit mode its flat GS (vmm/bt/cells.pxd)."""
+    cdef EnvSegment* cs = env_segment(e.env, SEG_CS)
+    cdef EnvSegment* gs = env_segment(e.env, SEG_GS)
+    if wide:
+        return
+    keep_segment(&e.vcpu.ring.gs, gs)
+    cs.base = gs.base = 0
+    cs.limit = gs.limit = 0xffffffffU
+    cs.flags = FLAT_CODE | 1 << 13
+    gs.flags = FLAT_DATA | 1 << 13
+
+cdef inline void put_real(Engine* e) noexcept nogil:
+    """The registers of the real state, but for RIP."""
     cdef Ring* r = &e.vcpu.ring
     cdef uint64_t* flags = env_u64(e.env, ENV_EFLAGS)
     cdef uint64_t* cr = env_u64(e.env, ENV_CR)
+    cdef bint wide
     r.real = True
+    r.callout = False
     r.cpl = <uint32_t>env_cpl(e.env)
     keep_segment(&r.cs, env_segment(e.env, SEG_CS))
     keep_segment(&r.ss, env_segment(e.env, SEG_SS))
@@ -99,7 +116,32 @@ cdef inline void to_real(Engine* e) noexcept nogil:
     if r.cpl == 0:
         in_ring_1(env_segment(e.env, SEG_CS))
         in_ring_1(env_segment(e.env, SEG_SS))
+        if e.style.translates:
+            wide = env_bits(e.env) == 64
+            cr[4] &= ~<uint64_t>CR4_TSD
+            monitor_segments(e, wide)
         env_update_hflags(e.env)
+    if e.style.translates:
+        env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_SMAP      # fill.pxd enforces it
+
+cdef inline void to_real(Engine* e) noexcept nogil:
+    """The guest is about to run: from the virtual state to the real one."""
+    if e.style.translates:
+        smap_closed(e)
+        if env_cpl(e.env) == 0:
+            cache_enter(e)
+    put_real(e)
+
+cdef inline void take_cells(Engine* e) noexcept nogil:
+    """What translated code has changed of the guest's state without a word."""
+    cdef Ring* r = &e.vcpu.ring
+    cdef Bt* b = bt_of(e)
+    cdef uint64_t cr8 = cell_of(b, &e.ram, CELL_CR8)[0] & 15
+    r.flags = (cell_of(b, &e.ram, CELL_IF)[0] & FL_IF) | (cell_of(b, &e.ram, CELL_IOPL)[0] & FL_IOPL)
+    if cr8 != ops_get(&e.ops, REG_CR8):
+        ops_set(&e.ops, REG_CR8, cr8)
+    if not env_u32(e.env, ENV_HFLAGS)[0] & HF_CS64:
+        put_segment(env_segment(e.env, SEG_GS), &r.gs)
 
 cdef inline void to_virtual(Engine* e) noexcept nogil:
     """Something happened: from the real state to the virtual one.  Nothing to do when it is there already."""
@@ -107,6 +149,9 @@ cdef inline void to_virtual(Engine* e) noexcept nogil:
     cdef uint64_t* flags = env_u64(e.env, ENV_EFLAGS)
     if not r.real:
         return
+    if in_cache(e):
+        cache_leave(e)
+        take_cells(e)
     r.real = False
     put_segment(env_segment(e.env, SEG_LDTR), &r.ldtr)
     put_segment(env_segment(e.env, SEG_TR), &r.tr)
@@ -122,6 +167,43 @@ cdef inline void to_virtual(Engine* e) noexcept nogil:
         put_segment(env_segment(e.env, SEG_SS), &r.ss)
         env_update_hflags(e.env)
 
+# Looking without moving: translated code may be in the middle of an expansion -----------------------
+
+ctypedef struct Peek:
+    bint real
+    uint64_t eip             # the real ones
+    uint64_t rcx
+    uint64_t rdx
+    uint64_t rsp
+    uint64_t seen            # the virtual RIP
+
+cdef inline void ring_peek(Engine* e, Peek* k) noexcept nogil:
+    """The virtual state, for somebody who looks; ring_back follows, or the guest goes on elsewhere."""
+    cdef uint64_t* gpr = env_u64(e.env, ENV_REGS)
+    k.real = e.vcpu.ring.real
+    k.eip = env_u64(e.env, ENV_EIP)[0]
+    k.rcx = gpr[RCX]
+    k.rdx = gpr[RDX]
+    k.rsp = gpr[RSP]
+    to_virtual(e)
+    k.seen = env_u64(e.env, ENV_EIP)[0]
+
+cdef inline void ring_back(Engine* e, const Peek* k) noexcept nogil:
+    """Back to the real state where it was, if that is where the guest still is."""
+    cdef uint64_t* gpr = env_u64(e.env, ENV_REGS)
+    if not k.real:
+        return
+    if not e.style.translates or env_cpl(e.env) != 0 or env_u64(e.env, ENV_EIP)[0] != k.seen:
+        to_real(e)
+        return
+    cells_fill(e, env_bits(e.env) == 64)
+    put_real(e)
+    env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
+    env_u64(e.env, ENV_EIP)[0] = k.eip
+    gpr[RCX] = k.rcx
+    gpr[RDX] = k.rdx
+    gpr[RSP] = k.rsp
+
 cdef inline bint ring_wanted(Engine* e) noexcept nogil:
     """The kernel has paging, a GDT and an IDT of its own: it can be deprivileged.  Virtual state."""
     cdef Ring* r = &e.vcpu.ring
@@ -131,6 +213,22 @@ cdef inline bint ring_wanted(Engine* e) noexcept nogil:
 
 # Around hooks ---------------------------------------------------------------------------------
 
+cdef inline bint wants_steps(Engine* e) noexcept nogil:
+    """Must the monitor carry out the guest's next kernel instruction alone?  In the shadow of STI or MOV SS, with a trap flag
+    or a breakpoint register, or when a user steps."""
+    return env_u32(e.env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0 or env_u64(e.env, ENV_EFLAGS)[0] & FL_TF != 0 or \
+        env_u64(e.env, ENV_DR + 56)[0] & 0xff != 0 or e.stepping
+
+cdef inline void drop_in(Engine* e) noexcept nogil:
+    """To the real state; a kernel that is translated may have to be stepped instead."""
+    cdef Insn d
+    if e.style.translates and env_cpl(e.env) == 0 and wants_steps(e):
+        fetch_insn(e, env_u64(e.env, ENV_EIP)[0], &d)
+        e.vcpu.ring.callout = True
+        ring_step(e, TRAP_OTHER, env_u64(e.env, ENV_EIP)[0], d.length)
+        return
+    to_real(e)
+
 cdef inline void ring_resume(Engine* e) noexcept nogil:
     """An event of an instruction is over: choose the ring anew, unless one instruction is to run in the virtual state."""
     cdef Ring* r = &e.vcpu.ring
@@ -139,22 +237,21 @@ cdef inline void ring_resume(Engine* e) noexcept nogil:
     r.dropped = ring_wanted(e)
     tables_intercepted(e)
     if r.dropped:
-        to_real(e)
+        drop_in(e)
 
 cdef inline void ring_go_on(Engine* e) noexcept nogil:
     """The guest goes on as it was: in the middle of a block, or at a block's start."""
     cdef Ring* r = &e.vcpu.ring
     if r.dropped and not r.real and not r.step:
-        to_real(e)
+        drop_in(e)
 
 cdef inline int ring_poll(Engine* e) noexcept nogil:
     """Let Python look at signals; their handlers may look at the machine."""
-    cdef bint real = e.vcpu.ring.real
+    cdef Peek k
     cdef int result
-    to_virtual(e)
+    ring_peek(e, &k)
     result = e.poll(e.owner)
-    if real:
-        to_real(e)
+    ring_back(e, &k)
     return result
 
 cdef inline void arm_step(Engine* e) noexcept nogil:
@@ -198,12 +295,14 @@ cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
     cdef const BlockRecord* done = e.current[0]
     cdef int n
     if ring.step and not e.step_next and not r.flags & REC_RESTART:
+        env_u64(e.env, ENV_EIP)[0] = r.eip       # chained blocks do not keep it
         settle(e)
         charge_block(e.ledger, -<int64_t>units_before(e, done, done.count), 0)
         ring.step = False
         ring_resume(e)
         return True
     if r.flags & REC_CUT and ring.real:
+        env_u64(e.env, ENV_EIP)[0] = r.eip
         n = 1
         while not e.marks[r.first_mark + n].flags & MARK_HOLE:
             n += 1

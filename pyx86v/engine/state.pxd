@@ -16,6 +16,7 @@ from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.mmu.state cimport Evicted
+from pyx86v.vmm.bt.state cimport BtTranslator
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -28,6 +29,8 @@ cdef enum RecordFlags:
     REC_FAR = 128        # ends in a far transfer or IRET, which may switch tasks
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
     REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
+    REC_CACHE = 1024     # translated code: address and size are those in the translation cache, instructions the guest's
+    REC_INSIDE = 2048    # of it, a block in the middle of an expansion: no guest address is defined
     REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
 
 cdef extern from *:
@@ -65,6 +68,7 @@ cdef enum:
     PAGE_MIXED = 2       # both: the engine watches each store
     MAX_PAGE_FLIPS = 8
 
+    MAX_OPEN_PAGES = 16
     EVICT_LOG = 256      # evictions of other worlds' translations that are remembered
 
     MAX_VCPUS = 1        # of one guest
@@ -149,6 +153,10 @@ ctypedef struct Engine:
     bint audit           # take the census
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
+    BtTranslator* translator # of a style that translates,
+    bint redo            # and the instruction that runs overwrites its own unit: the monitor is to carry it out
+    uint64_t open_pages[MAX_OPEN_PAGES]      # mapped for the supervisor while EFLAGS.AC lets it see the user's (SMAP),
+    int open_count       # so many; beyond, all are dropped
     uint64_t* write_map      # by host frame: 0, gva | 1 of the one page mapped writable, or all ones
     uint64_t frames
     hpa_t void_page          # a page of all ones, executed when the guest jumps into a hole

@@ -30,8 +30,9 @@ cdef inline void do_syscall(Engine* e) noexcept nogil:
     load_flat(e, SEG_CS, <uint32_t>(star >> 32) & 0xfffc, 0, 0xffffffffU, FLAT_CODE64)
     load_flat(e, SEG_SS, (<uint32_t>(star >> 32) & 0xfffc) + 8, 0, 0xffffffffU, FLAT_DATA)
     set_cpl(e, 0)
-    env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_LSTAR)[0] - INSN_BYTES
+    env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_LSTAR)[0]
     ring_go_on(e)
+    env_u64(env, ENV_EIP)[0] -= INSN_BYTES
 
 cdef inline void do_sysenter(Engine* e) noexcept nogil:
     """#GP(0) in real mode or with a null IA32_SYSENTER_CS."""
@@ -46,7 +47,8 @@ cdef inline void do_sysenter(Engine* e) noexcept nogil:
     load_flat(e, SEG_SS, (<uint32_t>cs & 0xfffc) + 8, 0, 0xffffffffU, FLAT_DATA)
     set_cpl(e, 0)
     env_u64(env, ENV_REGS)[RSP] = env_u64(env, ENV_SYSENTER_ESP)[0]
-    env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_SYSENTER_EIP)[0] - INSN_BYTES
+    env_u64(env, ENV_EIP)[0] = env_u64(env, ENV_SYSENTER_EIP)[0]
     if not long_mode:
         env_u64(env, ENV_REGS)[RSP] &= 0xffffffffULL
     ring_go_on(e)
+    env_u64(env, ENV_EIP)[0] -= INSN_BYTES

@@ -15,6 +15,7 @@ from pyx86v.mmu.invalidate cimport mmu_flush_asid, mmu_invlpg
 from pyx86v.mmu.memory cimport *
 from pyx86v.mmu.mmu cimport full_walk
 from pyx86v.mmu.nested cimport NestedPage
+from pyx86v.mmu.shadow_code cimport code_written
 from pyx86v.mmu.shadow_pool cimport *
 from pyx86v.mmu.shadow_state cimport *
 from pyx86v.mmu.shadow_sync cimport *
@@ -183,6 +184,11 @@ cdef inline bint write_is_single(Shadower* w, const GuestPage* page, hpa_t hpa, 
     """Must this allowed write go through without an entry?  Traced writes drop what they make wrong, before they do."""
     cdef uint64_t gfn = (hpa - w.s.guest_base) >> 12, first = gva & PAGE_MASK
     cdef uint64_t last = min(first + <uint64_t>(size if size > 0 else 16) - 1, <uint64_t>PAGE_MASK)
+    if gfn < w.s.frames and w.frame[gfn].code:
+        code_written(w, (gfn << 12) + first, (gfn << 12) + last)
+        if not w.frame[gfn].tables:
+            charge(w.ledger, SHADOW, SHADOW_TRACE)
+            return True
     if frame_is_traced(w, gfn):
         w.s.count.traced_writes += 1
         charge(w.ledger, SHADOW, SHADOW_TRACE)
@@ -323,6 +329,8 @@ cdef inline int shadow_host_wrote(Shadow* s, Mmu* m, const Ram* ram, Ledger* led
         return DROP_NOTHING
     last = min(last, (s.frames << 12) - 1)
     for gfn in range(first >> 12, (last >> 12) + 1):
+        if w.frame[gfn].code:
+            code_written(&w, max(first, gfn << 12), min(last, (gfn << 12) + PAGE_MASK))
         if w.frame[gfn].tables:
             frame_written(&w, gfn, first & PAGE_MASK if gfn == first >> 12 else 0,
                           last & PAGE_MASK if gfn == last >> 12 else PAGE_MASK)

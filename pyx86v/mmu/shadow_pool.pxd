@@ -127,15 +127,16 @@ cdef inline void frame_trace(Shadower* w, uint64_t gfn) noexcept nogil:
     w.frame[gfn].tables += 1
     if w.frame[gfn].tables == 1:
         w.frame[gfn].writes = 0
-        w.large[gfn >> 9].tables += 1
-        frame_protect(w, gfn)
+        if not w.frame[gfn].code:
+            w.large[gfn >> 9].tables += 1
+            frame_protect(w, gfn)
 
 cdef inline void frame_untrace(Shadower* w, uint64_t gfn) noexcept nogil:
     if gfn >= w.s.frames:
         return
     w.frame[gfn].tables -= 1
     if w.frame[gfn].tables == 0:
-        w.large[gfn >> 9].tables -= 1
+        w.large[gfn >> 9].tables -= w.frame[gfn].code == 0
         if w.frame[gfn].unsynced:
             unsynced_remove(w, gfn)
 

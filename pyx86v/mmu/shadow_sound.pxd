@@ -158,6 +158,7 @@ cdef inline bint frames_are_sound(const Shadower* w) noexcept nogil:
         if w.frame[gfn].tables:
             if w.frame[gfn].tables != derived(w, gfn):
                 return False
+        if w.frame[gfn].tables or w.frame[gfn].code:
             tables += 1
         if w.frame[gfn].unsynced:
             unsynced += 1

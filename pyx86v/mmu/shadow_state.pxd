@@ -18,7 +18,7 @@ backwards is found, and nothing is ever allocated: hostile tables cost evictions
 Invariants
 1. A present entry grants no more than the guest's entry it comes from; the processor ANDs rights along the path.
    Accessed is set in every guest entry on the way.  A page is writable only when the guest's dirty flag is set too.
-2. A frame with derived shadow pages is traced: no entry maps it writable.  Relaxed while it is unsynced: its
+2. A frame with derived shadow pages, or translated code, is traced: no entry maps it writable.  Relaxed while it is unsynced: its
    entries may then be stale, as a TLB's may, for each address until INVLPG of it, for all until MOV to CR3.
 3. The TLB holds no writable translation of a traced frame.  Dropping a writable entry leaves what the TLB has
    (the guest must INVLPG) and sets `stale_writable`; tracing a frame then flushes.
@@ -105,7 +105,9 @@ ctypedef struct Shadow:
     uint32_t flush_due
     uint32_t split_made      # entries map parts of large guest pages
     uint32_t stale_split     # the TLB may hold such parts that no entry shows
-    uint32_t pad
+    uint32_t code_writes     # writes to frames with translated code since somebody looked (shadow_code.pxd),
+    uint64_t code_first      # guest-physical address of the first byte of them all
+    uint64_t code_last       # and of the last
 
 ctypedef struct ShadowPage:
     uint64_t gfn             # of the guest table; direct: first frame mapped
@@ -129,6 +131,8 @@ ctypedef struct ShadowFrame:
     uint16_t tables          # shadow pages derived from it
     uint8_t writes           # traced writes since an entry derived from it was used
     uint8_t unsynced
+    uint8_t code             # translated code comes from it (shadow_code.pxd): traced as tables are
+    uint8_t pad[3]
 
 ctypedef struct ShadowLarge:
     uint32_t maps            # slots that map the 2 MB whole
@@ -189,7 +193,7 @@ cdef inline hpa_t page_hpa(const Shadower* w, uint32_t page) noexcept nogil:
     return w.s.at + (<uint64_t>page << 12)
 
 cdef inline bint frame_is_traced(const Shadower* w, uint64_t gfn) noexcept nogil:
-    return gfn < w.s.frames and w.frame[gfn].tables != 0 and not w.frame[gfn].unsynced
+    return gfn < w.s.frames and (w.frame[gfn].code != 0 or w.frame[gfn].tables != 0 and not w.frame[gfn].unsynced)
 
 cdef inline bint maps_page(const Shadower* w, uint32_t slot, uint64_t e) noexcept nogil:
     """Does the present entry map a page, not point to a table?"""

@@ -227,6 +227,7 @@ ctypedef struct Style:
     bint nested                      # guest-physical addresses go through EPT
     bint shadow                      # the processor walks shadow tables
     bint deprivileged                # the guest's kernel runs in ring 1 (ring.pxd)
+    bint translates                  # and is translated (vmm/bt); style_state is a Bt
     handler_fn handlers[N_EVENTS]
     const char* exit_names[MAX_EXIT_KINDS]   # by the style's own exit number; NULL = unused
     int (*start)(Guest* g) noexcept nogil    # once, when the guest's first state is loaded; 0 ok

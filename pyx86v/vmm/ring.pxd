@@ -28,6 +28,11 @@ ctypedef struct Ring:
     bint dropped         # the kernel runs in ring 1; else the boot part in ring 0, under intercepts
     bint real            # the processor holds the real state
     bint step            # one instruction runs in the virtual state
+    bint callout         # the exit that is under way is a call-out of translated code (vmm/bt)
+    bint open            # the guest enters translated code at a boundary where interrupts are taken
+    bint shadowed        # behind STI or MOV SS
+    bint pad
+    uint64_t target      # where the guest goes on when that is not translated yet: instruction pointer
     bint keep_on         # effective holes do not end the run
     uint64_t gdtr_base   # the virtual values, while the real ones are in the processor
     uint64_t idtr_base
@@ -37,6 +42,7 @@ ctypedef struct Ring:
     Segment ss
     Segment ldtr
     Segment tr
+    Segment gs           # outside 64-bit mode translated code reaches the monitor through GS
     uint64_t flags       # IF and IOPL
     uint64_t cr0
     uint64_t cr4

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One way into the monitor and back: a fault through the monitor's own IDT, and its IRET.
 
+A call-out of translated code (vmm/bt) is another way in, with one price for both directions.
 Prices: TRAP_EXIT is the processor's delivery to ring 0, TRAP_RETURN the IRET; the monitor's work lies between.
 """
 from libc.stdint cimport uint64_t
@@ -12,13 +13,14 @@ cdef inline void trap_exit(Guest* g, int kind) noexcept nogil:
     g.vcpu.exit_started = g.ledger.total
     g.vcpu.exits[kind].count += 1
     g.vcpu.exit_total += 1
-    charge(g.ledger, EXIT, TRAP_EXIT)
+    charge(g.ledger, EXIT, BT_CALLOUT if g.vcpu.ring.callout else TRAP_EXIT)
 
 cdef inline void trap_return(Guest* g, int kind) noexcept nogil:
     """Back to the guest; everything since trap_exit is the exit's."""
     cdef ExitCount* c = &g.vcpu.exits[kind]
     cdef uint64_t units, cycles
-    charge(g.ledger, ENTRY, TRAP_RETURN)
+    if not g.vcpu.ring.callout:
+        charge(g.ledger, ENTRY, TRAP_RETURN)
     units = g.ledger.total - g.vcpu.exit_started
     cycles = units // <uint64_t>UNITS_PER_CYCLE
     c.units += units
@@ -29,6 +31,7 @@ cdef inline void trap_return(Guest* g, int kind) noexcept nogil:
         c.most = units
 
 cdef inline void emulated(Guest* g, int price) noexcept nogil:
-    """The monitor decodes the guest's instruction and carries it out."""
-    charge(g.ledger, EMULATION, EMUL_DECODE)
+    """The monitor decodes the guest's instruction, unless the translator has, and carries it out."""
+    if not g.vcpu.ring.callout:
+        charge(g.ledger, EMULATION, EMUL_DECODE)
     charge(g.ledger, EMULATION, price)

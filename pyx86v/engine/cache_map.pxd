@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Addresses in the translation cache and the guest's addresses that they stand for (vmm/bt/cache.pxd, vmm/bt/state.pxd).
+
+A translated kernel's real RIP lies in the translation cache.  What looks at the guest wants the guest's RIP, and, inside an
+expansion, the guest's values of the registers that the expansion uses.  `cache_leave` brings both, `cache_enter` goes back.
+"""
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+from pyx86v.arch.regs cimport *
+from pyx86v.arch.types cimport *
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.softtlb cimport page_drop
+from pyx86v.engine.ops cimport env_bits, ops_get, ops_set
+from pyx86v.engine.state cimport *
+from pyx86v.arch.cpu cimport REG_CR8
+from pyx86v.devices.lapic cimport lapic_listens
+from pyx86v.mmu.memory cimport ram_pointer
+from pyx86v.mmu.mmu cimport PagingContext
+from pyx86v.vmm.bt.cache cimport *
+from pyx86v.vmm.bt.cells cimport *
+from pyx86v.vmm.bt.state cimport *
+from pyx86v.vmm.guest cimport walked
+
+cdef enum:
+    BT_ASID = 0x7fff         # no guest's
+
+ctypedef struct Place:       # what an offset in the code area stands for
+    Unit* unit               # NULL: the dispatch stub, or nothing
+    BtPart* part
+    int number               # of the part
+    int exit                 # number of the direct exit, or -1
+    int insn                 # the guest instruction that is under way or next
+    bint defined             # all registers are the guest's here, and its RIP is `eip`
+    uint64_t eip
+
+cdef inline Bt* bt_of(Engine* e) noexcept nogil:
+    return <Bt*>e.world.style_state
+
+cdef inline bint in_cache(Engine* e) noexcept nogil:
+    """Does the processor run translated code now?"""
+    return e.style.translates and e.vcpu.ring.real and e.vcpu.ring.cpl == 0
+
+cdef inline uint64_t cache_base(Engine* e) noexcept nogil:
+    return BT_BASE_64 if env_u32(e.env, ENV_HFLAGS)[0] & HF_CS64 else BT_BASE_32
+
+cdef inline bint is_cache_address(Engine* e, uint64_t va) noexcept nogil:
+    return va - cache_base(e) < BT_CACHE_BYTES
+
+cdef inline PagingContext* fetched(Engine* e) noexcept nogil:
+    """The context that code is fetched in."""
+    return &bt_of(e).context if in_cache(e) else walked(e.vcpu)
+
+cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
+    """What `rip` (real, in the code area) stands for.  The registers are not looked at."""
+    cdef Bt* b = bt_of(e)
+    cdef uint64_t offset = rip - cache_base(e)
+    cdef BtPart* parts
+    cdef BtInsn* insns
+    cdef BtExit* exits
+    cdef int i
+    cdef uint32_t at
+    p.unit = NULL
+    p.part = NULL
+    p.exit = -1
+    p.insn = 0
+    p.number = 0
+    p.defined = True
+    p.eip = e.vcpu.ring.target
+    if offset < DISPATCH_BYTES:
+        return
+    p.unit = unit_at(b, &e.ram, offset)
+    if p.unit is NULL:
+        return
+    at = <uint32_t>offset - p.unit.code
+    p.eip = p.unit.eip
+    parts = parts_of(b, &e.ram, p.unit)
+    insns = insns_of(b, &e.ram, p.unit)
+    exits = exits_of(b, &e.ram, p.unit)
+    if parts is NULL or p.unit.n_parts == 0 or p.unit.n_insns == 0:
+        p.unit = NULL
+        return
+    for i in range(1, p.unit.n_parts):
+        if parts[i].start > at:
+            break
+        p.number = i
+    p.part = &parts[p.number]
+    if p.part.flags & PART_EXIT:
+        for i in range(p.unit.n_exits):
+            if exits[i].stub == at or exits[i].stub + 2 == at or exits[i].at == at + 1:
+                p.exit = i
+        p.insn = p.unit.n_insns
+        if p.exit >= 0:
+            p.eip = exits[p.exit].target
+            return
+        p.defined = False
+        p.insn = p.unit.n_insns - 1
+    elif p.part.kind == BT_COPIED:
+        p.insn = p.part.insn
+        for i in range(p.part.insn + 1, p.unit.n_insns):
+            if insns[i].code > at:
+                break
+            p.insn = i
+    else:
+        p.insn = p.part.insn
+    if p.insn >= p.unit.n_insns:
+        p.insn = p.unit.n_insns - 1
+    p.defined = insns[p.insn].code == at
+    p.eip = p.unit.eip + insns[p.insn].offset
+    if env_bits(e.env) != 64:
+        p.eip &= 0xffffffffULL
+
+cdef inline void restore_saved(Engine* e, const BtPart* part) noexcept nogil:
+    """Inside an expansion: the guest's registers that lie in cells."""
+    cdef Bt* b = bt_of(e)
+    cdef uint64_t mask = ~<uint64_t>0 if cache_base(e) == BT_BASE_64 else 0xffffffffULL
+    cdef uint64_t* gpr = env_u64(e.env, ENV_REGS)
+    if part.saved & SAVED_RCX:
+        gpr[RCX] = cell_of(b, &e.ram, CELL_RCX)[0] & mask
+    if part.saved & SAVED_RDX:
+        gpr[RDX] = cell_of(b, &e.ram, CELL_RDX)[0] & mask
+    if part.saved & SAVED_RSP:
+        gpr[RSP] = cell_of(b, &e.ram, CELL_RSP)[0] & mask
+
+cdef inline bint place_shadowed(Engine* e, const Place* p) noexcept nogil:
+    """Does STI come right before it?"""
+    cdef BtInsn* insns
+    if p.unit is NULL:
+        return False
+    if p.exit >= 0:
+        return exits_of(bt_of(e), &e.ram, p.unit)[p.exit].transfer == EXIT_SHADOW
+    insns = insns_of(bt_of(e), &e.ram, p.unit)
+    return p.insn > 0 and insns is not NULL and insns[p.insn - 1].kind == BT_STI
+
+cdef inline void cache_leave(Engine* e) noexcept nogil:
+    """RIP and registers become the guest's.  Real state."""
+    cdef Place p
+    place_find(e, env_u64(e.env, ENV_EIP)[0], &p)
+    if p.unit is not NULL and not p.defined and p.exit < 0:
+        restore_saved(e, p.part)
+    if place_shadowed(e, &p):
+        env_u32(e.env, ENV_HFLAGS)[0] |= HF_INHIBIT_IRQ
+    env_u64(e.env, ENV_EIP)[0] = p.eip
+
+cdef inline uint32_t cache_mode(Engine* e, BtMode* m) noexcept nogil:
+    """What a translation depends on, virtual state; packed for looking it up."""
+    cdef EnvSegment* ss = env_segment(e.env, SEG_SS)
+    cdef bint ss32 = ss.flags & (1 << 22) != 0
+    m.bits = <uint8_t>env_bits(e.env)
+    m.ss32 = ss32 or m.bits == 64
+    m.ss_flat = m.bits == 64 or ss32 and ss.base == 0
+    m.cs_flat = m.bits == 64 or env_segment(e.env, SEG_CS).base == 0
+    m.smap = e.vcpu.paging.cr4 & CR4_SMAP != 0
+    m.fsgsbase = 0
+    m.cs = <uint16_t>env_segment(e.env, SEG_CS).selector
+    m.n_no_inline = m.n_stop_before = 0
+    return <uint32_t>m.cs << 16 | <uint32_t>(m.bits >> 4) | <uint32_t>m.ss32 << 4 | <uint32_t>m.ss_flat << 5 | \
+        <uint32_t>m.cs_flat << 6 | <uint32_t>m.smap << 7
+
+cdef inline uint64_t cache_pc(Engine* e, uint64_t eip) noexcept nogil:
+    """Linear address of the guest's `eip`, virtual state."""
+    return eip if env_bits(e.env) == 64 else (env_segment(e.env, SEG_CS).base + eip) & 0xffffffffULL
+
+cdef inline void context_fill(Engine* e, Bt* b) noexcept nogil:
+    """The monitor's region as the processor walks it: by tables of the monitor's, under a tag of its own."""
+    cdef PagingContext* c = &b.context
+    cdef bint is_long = env_u32(e.env, ENV_HFLAGS)[0] & HF_LMA != 0
+    c.cr0 = CR0_PG | CR0_WP | CR0_PE
+    c.cr4 = CR4_PAE | CR4_PGE
+    c.efer = EFER_NXE | (EFER_LME | EFER_LMA if is_long else 0)
+    c.cr3 = b.tables
+    c.pdpte[3] = (b.tables + 8192) | PTE_P
+    c.asid = BT_ASID
+    c.maxphyaddr = e.vcpu.paging.maxphyaddr
+    c.mode = PAGING_LONG if is_long else PAGING_PAE
+    c.window.base = 0
+    c.window.size = e.ram.size
+    c.window.a20_mask = ~<uint64_t>0
+
+cdef inline void cells_fill(Engine* e, bint wide) noexcept nogil:
+    """What translated code reads of the guest's state.  Virtual state."""
+    cdef Bt* b = bt_of(e)
+    cdef uint64_t flags = env_u64(e.env, ENV_EFLAGS)[0]
+    cdef uint64_t* cr = env_u64(e.env, ENV_CR)
+    cdef int i
+    cell_of(b, &e.ram, CELL_IF)[0] = flags & FL_IF
+    cell_of(b, &e.ram, CELL_IOPL)[0] = flags & FL_IOPL
+    cell_of(b, &e.ram, CELL_CR0)[0] = cr[0]
+    cell_of(b, &e.ram, CELL_CR2)[0] = cr[2]
+    cell_of(b, &e.ram, CELL_CR3)[0] = cr[3]
+    cell_of(b, &e.ram, CELL_CR4)[0] = cr[4]
+    cell_of(b, &e.ram, CELL_CR8)[0] = ops_get(&e.ops, REG_CR8)
+    cell_of(b, &e.ram, CELL_CR8_HOLD)[0] = lapic_listens(&e.world.platform.lapic, e.world.platform.ioapic.low, 24)
+    i = 64 if wide else 32
+    context_fill(e, b)
+    if b.bits != <uint32_t>i:
+        b.bits = <uint32_t>i
+        lookup_clear(b, &e.ram)
+
+cdef inline void smap_closed(Engine* e) noexcept nogil:
+    """EFLAGS.AC is clear: what the supervisor was shown of the user's while it was set goes (fill.pxd)."""
+    cdef int i
+    if e.open_count == 0 or env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
+        return
+    if e.open_count > MAX_OPEN_PAGES:
+        tlb_flush_x86_64(e.cpu)
+    else:
+        for i in range(e.open_count):
+            page_drop(e.cpu, e.open_pages[i])
+    e.open_count = 0
+
+cdef inline bint unit_is_current(Engine* e, const Unit* u) noexcept nogil:
+    """A unit whose frame is not traced: are the guest's bytes still those that were translated?"""
+    cdef Bt* b = bt_of(e)
+    cdef const uint8_t* kept = guest_of(b, &e.ram, u)
+    cdef uint64_t offset = u.pc & PAGE_MASK, here = min(<uint64_t>u.guest_bytes, PAGE_SIZE - offset)
+    cdef const uint8_t* p
+    if not u.flags & UNIT_CHECKED:
+        return True
+    if kept is NULL or u.gfn == NO_GFN or u.gfn2 == NO_GFN:
+        return False
+    p = ram_pointer(&e.ram, window_hpa(&e.world.window, (u.gfn << 12) + offset), here)
+    if p is NULL or memcmp(p, kept, here) != 0:
+        return False
+    if here == u.guest_bytes:
+        return True
+    p = ram_pointer(&e.ram, window_hpa(&e.world.window, u.gfn2 << 12), u.guest_bytes - here)
+    return p is not NULL and memcmp(p, kept + here, u.guest_bytes - here) == 0
+
+cdef inline void cache_enter(Engine* e) noexcept nogil:
+    """RIP becomes that of the guest code's translation, or of the dispatch stub, which has it made.  Virtual state."""
+    cdef Bt* b = bt_of(e)
+    cdef BtMode mode
+    cdef uint32_t key = cache_mode(e, &mode)
+    cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0]
+    cdef Unit* u
+    cells_fill(e, mode.bits == 64)
+    if b.recheck:
+        space_choose(b, &e.ram, &e.vcpu.paging)
+    u = unit_find(b, &e.ram, cache_pc(e, eip), eip, key)
+    e.vcpu.ring.target = eip
+    e.vcpu.ring.open = e.current[0].flags & REC_TRANSFER != 0
+    env_u64(e.env, ENV_EIP)[0] = (BT_BASE_64 if mode.bits == 64 else BT_BASE_32) + \
+        (u.code if u is not NULL and unit_is_current(e, u) else 0)
