@@ -17,6 +17,7 @@ from pyx86v.engine.engine cimport engine_changed_memory
 from pyx86v.engine.worlds cimport worlds_book
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.ring cimport hole_counts, hole_sites
+from pyx86v.vmm.bt.cache cimport Bt
 
 from pyx86v import clocks
 from pyx86v.devices import keys, screen
@@ -266,6 +267,26 @@ cdef class MachineState:
         self.e.world.platform.key_due = 0
         self.worlds.seat[self.worlds.plan.front].standing.wake = 0
         self.e.due = 0
+
+    @property
+    def translation(self):
+        """Counts of binary translation so far, {} under other styles.
+
+        units, insns, guest_bytes, code_bytes   translated so far; an instruction that two units hold counts twice
+        dispatches, lookups, chains             entries from the monitor; of these, indirect targets; exits that were chained
+        callouts, adapted                       instructions that the monitor carried out; that became call-outs because they trapped
+        dead, dropped, generations, spaces      units whose code was written, spaces whose tables changed, times all was forgotten, spaces made
+
+            m.translation["dispatches"]
+        """
+        self._expect_mine()
+        if not self.e.style.translates:
+            return {}
+        cdef Bt* b = <Bt*>self.e.world.style_state
+        c = b.count
+        return {"units": c.units, "insns": c.insns, "guest_bytes": c.guest_bytes, "code_bytes": c.code_bytes,
+                "dispatches": c.dispatches, "lookups": c.lookups, "chains": c.chains, "callouts": c.callouts, "adapted": c.adapted,
+                "dead": c.dead, "dropped": c.dropped, "generations": c.generations, "spaces": c.spaces}
 
     # -- registers and memory ----------------------------------------------------------------
 

@@ -48,6 +48,7 @@ PACKAGES = {
     "busybox-static:i386": "*bin/busybox",
     "memtest86+:amd64": "boot/*",
     "seabios:all": "usr/share/seabios/*.bin",
+    "grub-pc-bin:amd64": "usr/lib/grub/i386-pc/*",
     "gnumach-image-1.8-486:i386": "boot/*",
 }
 

@@ -59,12 +59,33 @@ cdef inline bint cache_written(Engine* e) noexcept nogil:
             u = unit_of(b, &e.ram, number)
             if u is NULL:
                 break
-            if not u.flags & UNIT_DEAD and (frame[1] + 1 >= MAX_CODE_WRITES or unit_touches(u, first, last, gfn)):
+            if not u.flags & UNIT_DEAD and ((frame[1] & CODE_WRITES) + 1 >= MAX_CODE_WRITES or unit_touches(u, first, last, gfn)):
                 running |= in_cache(e) and e.current[0].pc - cache_base(e) - u.code < u.code_bytes
                 unit_kill(e, u)
             number = u.same_frame if u.gfn == gfn else u.same_frame2
-        frame[1] += frame[1] < MAX_CODE_WRITES
+        frame[1] = (frame[1] & CODE_WRITES) + 1
         if frame[1] >= MAX_CODE_WRITES:
             frame[0] = 0
             shadow_trace_code(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.hardware, gfn, False)
     return running
+
+cdef inline void frame_calms(Engine* e, uint64_t gfn) noexcept nogil:
+    """The monitor entered code of a frame that is not traced and found it unchanged.  After a while it is traced again."""
+    cdef Bt* b = bt_of(e)
+    cdef uint32_t* frame = frame_of(b, &e.ram, gfn)
+    cdef uint32_t number, n = 0
+    cdef Unit* u
+    if frame is NULL:
+        return
+    frame[1] += CODE_ENTRY
+    if frame[1] < CALM_ENTRIES * CODE_ENTRY:
+        return
+    number = frame[0]
+    while number and n < MAX_UNITS:
+        n += 1
+        u = unit_of(b, &e.ram, number)
+        if u is NULL:
+            break
+        unit_kill(e, u)
+        number = u.same_frame if u.gfn == gfn else u.same_frame2
+    frame[0] = frame[1] = 0

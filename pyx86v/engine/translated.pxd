@@ -79,7 +79,7 @@ cdef inline void frame_rely(Engine* e, uint64_t gfn) noexcept nogil:
     """Translated code comes from the frame: writes to it arrive at the monitor, unless there were too many."""
     cdef Bt* b = bt_of(e)
     cdef uint32_t* frame = frame_of(b, &e.ram, gfn)
-    if frame is NULL or frame[1] >= MAX_CODE_WRITES:
+    if frame is NULL or frame[1] & CODE_WRITES >= MAX_CODE_WRITES:
         return
     if shadow_trace_code(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.hardware, gfn, True) != DROP_NOTHING:
         tlb_flush_x86_64(e.cpu)
@@ -87,7 +87,7 @@ cdef inline void frame_rely(Engine* e, uint64_t gfn) noexcept nogil:
 cdef inline bint frame_is_wild(Engine* e, uint64_t gfn) noexcept nogil:
     """Is its code compared at each entry?"""
     cdef uint32_t* frame = frame_of(bt_of(e), &e.ram, gfn)
-    return frame is NULL or frame[1] >= MAX_CODE_WRITES
+    return frame is NULL or frame[1] & CODE_WRITES >= MAX_CODE_WRITES
 
 cdef inline void stops_note(Engine* e, BtMode* m, uint64_t pc, uint64_t eip) noexcept nogil:
     """A unit ends before a breakpoint of the user's."""
@@ -202,9 +202,13 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
     if b.recheck:
         space_choose(b, &e.ram, &e.vcpu.paging)
     u = unit_find(b, &e.ram, cache_pc(e, eip), eip, key)
-    if u is not NULL and not unit_is_current(e, u):
-        unit_kill(e, u)
-        u = NULL
+    if u is not NULL and u.flags & UNIT_CHECKED:
+        if unit_is_current(e, u):
+            frame_calms(e, u.gfn)
+        else:
+            unit_kill(e, u)
+        if u.flags & UNIT_DEAD:
+            u = NULL
     if u is NULL:
         u = unit_make(e, eip, &m, key, f)
         if u is NULL and f.vector >= 0:

@@ -19,7 +19,7 @@ kernel that isolates its page tables (PTI) has two.
 Frames with translated code are traced as guest tables are (mmu/shadow_code.pxd).  A unit whose code was written is dead: its
 first bytes become INT BT_EXIT, so whoever is chained to it arrives at the monitor, or a jump to the unit that replaced it.
 A frame that is written over and over is not traced any longer; its units have one instruction, nobody is chained to them,
-and the monitor compares their bytes each time it enters them (`UNIT_CHECKED`).
+and the monitor compares their bytes each time it enters them (`UNIT_CHECKED`), until it has found them unchanged for long.
 When one of the arrays is full everything is forgotten: a new generation.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -42,6 +42,9 @@ cdef enum:
     MAX_LINKS = 4096             # entries below them
     DISPATCH_BYTES = 16          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
     MAX_CODE_WRITES = 16         # to one frame, until it is no longer traced
+    CALM_ENTRIES = 128           # into its unchanged code, until it is traced again
+    CODE_WRITES = 0xff           # a frame's second number: writes, and entries above
+    CODE_ENTRY = 0x100
     LARGE = 2 << 20
 
 cdef enum UnitFlags:
@@ -181,7 +184,7 @@ cdef inline uint32_t* head_of(const Bt* b, const Ram* ram, uint64_t pc, uint32_t
     return <uint32_t*>(meta + OFF_HEADS) + (h >> 40 & (HEADS - 1)) if meta is not NULL else NULL
 
 cdef inline uint32_t* frame_of(const Bt* b, const Ram* ram, uint64_t gfn) noexcept nogil:
-    """Two numbers: the first unit of the frame, and writes to its code (bit 31: no longer traced)."""
+    """Two numbers: the first unit of the frame; writes to its code, and, when it is not traced, entries since the last of them."""
     cdef char* meta = bt_meta(b, ram)
     return <uint32_t*>(meta + off_frames()) + 2 * gfn if meta is not NULL and gfn < b.frames else NULL
 
