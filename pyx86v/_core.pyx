@@ -111,6 +111,7 @@ cdef class Machine(MachineState):
     engine   None, or "portable": accounting through Unicorn's public hooks only (slower, same results)
     seed     of the TLB arrays with random replacement
     ept_page page size of the monitor's EPT or NPT: "4K", "2M" or "1G"
+    adaptive  False: an instruction that traps because it writes guest tables stays as it is (bt+shadow)
     shadow_unsync  traced writes to a leaf table, none of its entries used between, after which shadow styles let it go out of
              sync until the guest flushes (1 to 255); 0: each write is traced
     guests   two to sixteen dicts with the style and memory of each guest, the arguments above where they say nothing;
@@ -156,7 +157,7 @@ cdef class Machine(MachineState):
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
                  shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False,
-                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal"):
+                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal", adaptive=True):
         for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
                                    ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
             if value not in known:
@@ -174,12 +175,12 @@ cdef class Machine(MachineState):
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
                         "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit,
                         "disks": [os.path.abspath(path) for path in disks], "cdroms": [os.path.abspath(path) for path in cdroms],
-                        "write_disks": write_disks, "tsc": tsc, "timers": timers}
+                        "write_disks": write_disks, "tsc": tsc, "timers": timers, "adaptive": adaptive}
         tsc_policy, timer_policy = policy("tsc", tsc, True), policy("timers", timers, False)
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, "disks": disks, "cdroms": cdroms,
                                                              "write_disks": write_disks, **each})
                         for i, each in enumerate(guests or [{}])]
-        self.e.guest.shadow_unsync, self.e.audit = shadow_unsync, bool(audit)
+        self.e.guest.shadow_unsync, self.e.audit, self.e.guest.adaptive = shadow_unsync, bool(audit), bool(adaptive)
         self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page], tsc_policy, timer_policy)
 
     # -- construction ------------------------------------------------------------------------
@@ -221,6 +222,8 @@ cdef class Machine(MachineState):
             engine = os.environ.get("PYX86V_ENGINE", "inline")
             if engine not in ("inline", "portable"):
                 raise ValueError(f"PYX86V_ENGINE: {engine!r}, expected inline or portable")
+        if engine == "portable" and any(self.worlds.seat[i].style.translates for i in range(self.worlds.plan.count)):
+            raise ValueError("engine: 'portable', expected 'inline' for styles that translate: they decide what a block may touch")
         err = engine_open(e, engine == "portable")
         if err:
             raise RuntimeError(f"engine: {uc_strerror(err).decode()}")

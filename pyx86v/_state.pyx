@@ -295,7 +295,7 @@ cdef class MachineState:
 
         units, insns, guest_bytes, code_bytes   translated so far; an instruction that two units hold counts twice
         dispatches, lookups, chains             entries from the monitor; of these, indirect targets; exits that were chained
-        callouts, adapted                       instructions that the monitor carried out; that became call-outs because they trapped
+        callouts, adapted, restored             instructions that the monitor carried out; that became call-outs because they trapped; and back
         dead, dropped, generations, spaces      units whose code was written, spaces whose tables changed, times all was forgotten, spaces made
 
             m.translation["dispatches"]
@@ -306,7 +306,7 @@ cdef class MachineState:
         cdef Bt* b = <Bt*>self.e.world.style_state
         c = b.count
         return {"units": c.units, "insns": c.insns, "guest_bytes": c.guest_bytes, "code_bytes": c.code_bytes,
-                "dispatches": c.dispatches, "lookups": c.lookups, "chains": c.chains, "callouts": c.callouts, "adapted": c.adapted,
+                "dispatches": c.dispatches, "lookups": c.lookups, "chains": c.chains, "callouts": c.callouts, "adapted": c.adapted, "restored": c.restored,
                 "dead": c.dead, "dropped": c.dropped, "generations": c.generations, "spaces": c.spaces}
 
     # -- registers and memory ----------------------------------------------------------------

@@ -71,6 +71,7 @@ class Options:
     bios: str = None
     snapshot: bool = True
     holes: str = "stop"
+    adaptive: bool = True
     json: str = None
     quantum: int = 1_000_000
     size = staticmethod(parse_size)
@@ -101,6 +102,8 @@ SHARED = (
                  help="With several guests: cycles of a turn (instructions under --clock instructions)."),
     click.option("--holes", default="stop", show_default=True, metavar="stop|continue",
                  help="Does a sensitive instruction that should have trapped end the run?"),
+    click.option("--adaptive/--no-adaptive", default=True, show_default=True,
+                 help="bt: does an instruction that traps often become a call-out?"),
     click.option("--json", type=Output(), metavar="FILE", help="Write the result as JSON; - for standard output, which then has nothing else."),
 )
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translations that are wrong from now on: the guest code that they come from is written."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.types cimport *
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
@@ -68,6 +68,15 @@ cdef inline bint cache_written(Engine* e) noexcept nogil:
             frame[0] = 0
             shadow_trace_code(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.hardware, gfn, False)
     return running
+
+cdef inline void cache_trapped(Engine* e, uintptr_t ra) noexcept nogil:
+    """Translated code wrote a guest table that is in use: if the instruction does so often, it becomes a call-out."""
+    cdef Place p
+    if ra:
+        cpu_restore_state_x86_64(e.cpu, ra, False)
+    place_find(e, env_u64(e.env, ENV_EIP)[0], &p)
+    if p.unit is not NULL and p.exit < 0 and hot_trapped(bt_of(e), p.eip, e.world.shadow.count.traced_writes):
+        unit_kill(e, p.unit)
 
 cdef inline void frame_calms(Engine* e, uint64_t gfn) noexcept nogil:
     """The monitor entered code of a frame that is not traced and found it unchanged.  After a while it is traced again."""

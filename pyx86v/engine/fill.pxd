@@ -17,7 +17,7 @@ from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnInfo, InsnMark, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport grant, settle, spend
-from pyx86v.engine.cache_kill cimport cache_written
+from pyx86v.engine.cache_kill cimport cache_trapped, cache_written
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
@@ -397,7 +397,7 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     cdef Translation t
     cdef uint64_t bytes = PAGE_SIZE
     cdef gva_t page = va & ~<uint64_t>PAGE_MASK
-    cdef uint64_t before = e.ledger.total, exits = e.vcpu.exit_total
+    cdef uint64_t before = e.ledger.total, exits = e.vcpu.exit_total, traced = e.world.shadow.count.traced_writes
     cdef int prot
     cdef int status, who = mmu_idx
     if e.style.translates and e.vcpu.ring.dropped:
@@ -405,6 +405,8 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
             return cache_fill(e, va, access, mmu_idx, ra)
         who = smap_privilege(e, page, mmu_idx)
     status = translate(e, va, size, access, who, &t)
+    if e.world.shadow.count.traced_writes != traced and in_cache(e):
+        cache_trapped(e, ra)
     if e.style.translates and e.world.shadow.code_writes and cache_written(e):
         e.redo = True                        # the running unit is overwritten: the monitor carries the store out
         raise_exception_err_ra_x86_64(e.env, VEC_GP, 0, ra)

@@ -90,5 +90,5 @@ cdef inline void kept_catch_up(Engine* e, const Kept* k) noexcept nogil:
         return
     for i in range(k.evictions, e.evictions):
         v = &e.evicted[i % EVICT_LOG]
-        if v.asid == asid:
+        if v.asid == asid or e.style.translates:
             evict_page(e.cpu, v, e.portable)

@@ -154,9 +154,11 @@ cdef void see_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexc
 
 cdef extern from *:
     """
+    #define PYX_CALLERS_FRAME ((const uint64_t *)__builtin_frame_address(0))
     #define PYX_CALLER() ((uintptr_t)__builtin_return_address(0))
     """
     uintptr_t CALLER "PYX_CALLER" () noexcept nogil
+    const uint64_t* CALLERS_FRAME "PYX_CALLERS_FRAME"
 
 
 cdef str check_block(uc_engine* uc):
@@ -177,6 +179,38 @@ cdef str check_block(uc_engine* uc):
     return None
 
 
+cdef int SEEN_INDEX = -1, SEEN_CPL = -1
+
+
+cdef void see_context(void* uc, void* hook, void** args, int n) noexcept nogil:
+    """Find the translator's context, and have the block end after two instructions."""
+    global SEEN_INDEX, SEEN_CPL
+    cdef char* dc = disas_context(CALLERS_FRAME, 0x10000)
+    if dc is not NULL:
+        SEEN_INDEX = (<int*>(dc + DC_MEM_INDEX))[0]
+        SEEN_CPL = (<int*>(dc + DC_CPL))[0]
+        (<int*>(dc + DC_MAX_INSNS))[0] = 2
+    uc_add_inline_hook_x86_64(uc, hook, args, n)
+
+
+cdef str check_context(uc_engine* uc, char* env):
+    """The same block again, in ring 0 and in ring 3."""
+    global SEEN_INDEX, SEEN_CPL, SEEN_SIZE
+    cdef uint32_t before = env_u32(env, ENV_HFLAGS)[0]
+    cdef int cpl
+    for cpl in (0, 3):
+        SEEN_INDEX = SEEN_CPL = -1
+        uc_ctl_flush_tb(uc)
+        (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>see_context
+        env_u32(env, ENV_HFLAGS)[0] = (before & ~<uint32_t>HF_CPL) | <uint32_t>cpl
+        uc_emu_start(uc, 0x10000, 0, 0, 1)
+        (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>uc_add_inline_hook_x86_64
+        if SEEN_CPL != cpl or SEEN_INDEX != (1 if cpl else 2):
+            return f"DisasContext (ring {SEEN_CPL}, index {SEEN_INDEX})"
+    env_u32(env, ENV_HFLAGS)[0] = before
+    return None
+
+
 def first_mismatch():
     """What of the private layout is not where it should be (str), or None."""
     cdef uc_engine* uc = NULL
@@ -192,7 +226,7 @@ def first_mismatch():
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
         return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
-                or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu))
+                or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu))
     finally:
         uc_close(uc)
 

@@ -136,12 +136,16 @@ cdef inline void take_cells(Engine* e) noexcept nogil:
     """What translated code has changed of the guest's state without a word."""
     cdef Ring* r = &e.vcpu.ring
     cdef Bt* b = bt_of(e)
+    cdef Place p
     cdef uint64_t cr8 = cell_of(b, &e.ram, CELL_CR8)[0] & 15
     r.flags = (cell_of(b, &e.ram, CELL_IF)[0] & FL_IF) | (cell_of(b, &e.ram, CELL_IOPL)[0] & FL_IOPL)
     if cr8 != ops_get(&e.ops, REG_CR8):
         ops_set(&e.ops, REG_CR8, cr8)
     if not env_u32(e.env, ENV_HFLAGS)[0] & HF_CS64:
         put_segment(env_segment(e.env, SEG_GS), &r.gs)
+    if is_cache_address(e, env_u64(e.env, ENV_FPIP)[0]):     # FXSAVE and its like show it
+        place_find(e, env_u64(e.env, ENV_FPIP)[0], &p)
+        env_u64(e.env, ENV_FPIP)[0] = p.eip
 
 cdef inline void to_virtual(Engine* e) noexcept nogil:
     """Something happened: from the real state to the virtual one.  Nothing to do when it is there already."""
@@ -232,9 +236,13 @@ cdef inline void drop_in(Engine* e) noexcept nogil:
 cdef inline void ring_resume(Engine* e) noexcept nogil:
     """An event of an instruction is over: choose the ring anew, unless one instruction is to run in the virtual state."""
     cdef Ring* r = &e.vcpu.ring
+    cdef bint wanted
     if not e.style.deprivileged or r.step or r.real:
         return
-    r.dropped = ring_wanted(e)
+    wanted = ring_wanted(e)
+    if e.style.translates and wanted != r.dropped:
+        tlb_flush_x86_64(e.cpu)              # one of its privileges changes its meaning (fill.pxd)
+    r.dropped = wanted
     tables_intercepted(e)
     if r.dropped:
         drop_in(e)

@@ -120,6 +120,7 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
     if frame_is_wild(e, gfn):
         flags = UNIT_CHECKED
     stops_note(e, m, pc, eip)
+    hot_note(b, m, eip)
     at = code_place(b, BT_MAX_CODE)
     out = ram_pointer(&e.ram, b.code + at, BT_MAX_CODE)
     if out is NULL:
@@ -264,6 +265,9 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     dead = p.unit is not NULL and p.unit.flags & UNIT_DEAD != 0 and offset == p.unit.code
     if number[0] == BT_INT_CALLOUT and not dead:
         to_virtual(e)
+        if p.unit is not NULL and insns_of(b, &e.ram, p.unit)[p.insn].callout == CALLOUT_ADAPTIVE and \
+                hot_called(b, env_u64(e.env, ENV_EIP)[0], e.world.shadow.count.traced_writes):
+            unit_kill(e, p.unit)
         return cache_callout(e, number, rip)
     if p.unit is not NULL:
         unit = number_of(b, &e.ram, p.unit)

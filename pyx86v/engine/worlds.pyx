@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT
 from pyx86v.cost.ledger cimport IDLE, SWITCH_TASK, UNITS_PER_CYCLE, WORLD_SWITCH, charge, charge_units
 from pyx86v.devices.sinks cimport sinks_free, sinks_init
+from pyx86v.engine.cache_map cimport BT_ASID
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.dma cimport bus_connect
 from pyx86v.engine.engine cimport engine_run
@@ -111,6 +112,8 @@ cdef void world_tag(Worlds* w) noexcept nogil:
             if w.plan.zero_owner != MAX_WORLDS:
                 kept_note_space(e, 0)
                 mmu_flush_asid(e.mmu, 0)
+                kept_note_space(e, BT_ASID)          # that of translated code
+                mmu_flush_asid(e.mmu, BT_ASID)
             w.plan.zero_owner = w.plan.front
         return
     if s.generation == w.plan.generation and s.generation:

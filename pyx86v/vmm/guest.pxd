@@ -211,6 +211,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     int (*switch_task)(Guest* g, Event* e) noexcept nogil   # RESUME; REFLECT with the fault in the event; STOP
     bint cpu_vpid               # the TLB is tagged by VPID or ASID; without, every exit and entry flushes it
     uint32_t shadow_unsync      # traced writes after which a leaf table goes out of sync; 0: never (ShadowConfig)
+    bint adaptive               # bt: instructions that trap often are translated to call-outs
     int ept_leaf                # largest page the nested tables map: 1 4K, 2 2M, 3 1G; 0 = 1
 
 ctypedef int (*handler_fn)(Guest* g, Event* e) noexcept nogil

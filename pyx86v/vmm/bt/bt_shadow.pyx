@@ -9,7 +9,8 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.mmu.shadow cimport shadow_bytes
-from pyx86v.vmm.bt.cache cimport Bt, bt_bytes, bt_start
+from pyx86v.vmm.bt.cache cimport MAX_SPACES, MAX_UNITS, POOL_BYTES, Bt, bt_bytes, bt_layout, bt_start
+from pyx86v.vmm.bt.cells cimport BT_CACHE_BYTES
 from pyx86v.vmm.bt.handlers cimport fill_bt_table
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_start
@@ -24,10 +25,22 @@ cdef int start(Guest* g) noexcept nogil:
     g.vcpu.ring.boot_idtr = g.cpu.get(g.cpu, REG_IDTR_BASE) + g.cpu.get(g.cpu, REG_IDTR_LIMIT)
     if bt_start(<Bt*>g.style_state, g.ram, &g.vcpu.paging.window, behind + shadow_bytes(size), bt_bytes(size)) != 0:
         return -1
+    (<Bt*>g.style_state).adaptive = g.adaptive
     return shadow_start(g, behind, shadow_bytes(size))
 
 cdef uint64_t monitor_bytes(uint64_t guest_bytes) noexcept nogil:
     return shadow_bytes(guest_bytes) + bt_bytes(guest_bytes)
+
+cdef bint is_sound(const Guest* g) noexcept nogil:
+    """May a style_state out of a file be used?  Everything lies where `start` puts it; what is found there is bounded when it is read."""
+    cdef const Bt* b = <const Bt*>g.style_state
+    cdef uint64_t size = g.vcpu.paging.window.size
+    cdef Bt fresh
+    return bt_layout(&fresh, &g.vcpu.paging.window, g.vcpu.paging.window.base + size + shadow_bytes(size), bt_bytes(size)) == 0 and \
+        b.at == fresh.at and b.bytes == fresh.bytes and b.frames == fresh.frames and b.code == fresh.code and \
+        b.data == fresh.data and b.tables == fresh.tables and b.n_units <= MAX_UNITS and b.code_used <= BT_CACHE_BYTES and \
+        b.pool_used <= POOL_BYTES and b.space < MAX_SPACES and (b.bits == 32 or b.bits == 64) and \
+        g.shadow.code_writes == 0
 
 cdef void fill(Style* s) noexcept:
     cdef int i
@@ -37,6 +50,7 @@ cdef void fill(Style* s) noexcept:
     s.translates = True
     s.start = start
     s.monitor_bytes = monitor_bytes
+    s.is_sound = is_sound
     fill_bt_table(s.handlers)
     for i in range(MAX_EXIT_KINDS):
         s.exit_names[i] = NULL

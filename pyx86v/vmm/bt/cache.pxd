@@ -42,6 +42,9 @@ cdef enum:
     MAX_LINKS = 4096             # entries below them
     DISPATCH_BYTES = 16          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
     MAX_CODE_WRITES = 16         # to one frame, until it is no longer traced
+    HOT = 512
+    HOT_TRAPS = 4                # of an instruction, until it becomes a call-out (Adams and Agesen, section 4)
+    HOT_IDLE = 64                # call-outs in a row that wrote no table, until it runs in the cache again
     CALM_ENTRIES = 128           # into its unchanged code, until it is traced again
     CODE_WRITES = 0xff           # a frame's second number: writes, and entries above
     CODE_ENTRY = 0x100
@@ -100,7 +103,15 @@ ctypedef struct BtCounters:
     uint64_t spaces          # made
     uint64_t dropped         # because an entry changed
     uint64_t adapted         # instructions retranslated to call-outs because they write traced tables
+    uint64_t restored        # and back
     uint64_t by_kind[64]     # call-outs, by TrapKind
+
+ctypedef struct Hot:         # an instruction that wrote a guest table in use, and trapped for it
+    uint64_t eip
+    uint64_t traced          # traced writes of all so far, when it was met last
+    uint32_t traps
+    uint16_t idle            # call-outs in a row that wrote none
+    uint16_t callout         # it is a call-out now
 
 ctypedef struct Bt:          # saved
     hpa_t at                 # of the monitor's memory for all this
@@ -116,7 +127,10 @@ ctypedef struct Bt:          # saved
     uint32_t recheck         # the guest's tables may have changed: choose the space anew
     uint32_t bits            # of the code that the table of targets is for
     uint64_t clock
+    uint32_t adaptive        # instructions that trap often become call-outs
+    uint32_t pad
     PagingContext context    # maps the monitor's region
+    Hot hot[HOT]             # by eip
     BtCounters count
 
 cdef extern from *:
@@ -149,9 +163,11 @@ cdef inline char* bt_meta(const Bt* b, const Ram* ram) noexcept nogil:
 cdef inline Unit* unit_of(const Bt* b, const Ram* ram, uint32_t number) noexcept nogil:
     """Unit `number` (from 1), or NULL."""
     cdef char* meta = bt_meta(b, ram)
+    cdef Unit* u
     if meta is NULL or number == 0 or number > b.n_units or number > MAX_UNITS:
         return NULL
-    return <Unit*>(meta + OFF_UNITS) + (number - 1)
+    u = <Unit*>(meta + OFF_UNITS) + (number - 1)
+    return u if <uint64_t>u.code + u.code_bytes <= BT_CACHE_BYTES else NULL
 
 cdef inline uint64_t pool_bytes(const Unit* u) noexcept nogil:
     return u.n_parts * sizeof(BtPart) + u.n_insns * sizeof(BtInsn) + u.n_exits * sizeof(BtExit) + u.guest_bytes
@@ -228,8 +244,8 @@ cdef inline void bt_forget(Bt* b, const Ram* ram) noexcept nogil:
         (<Space*>(meta + OFF_SPACES))[i].used = 0
     lookup_clear(b, ram)
 
-cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
-    """Lay everything out in [at, at + bytes).  0, or -1: no room."""
+cdef inline int bt_layout(Bt* b, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
+    """Where everything is in [at, at + bytes), all else zero.  0, or -1: no room."""
     memset(b, 0, sizeof(Bt))
     b.at = at
     b.bytes = bytes
@@ -237,10 +253,15 @@ cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, u
     b.code = (at + LARGE - 1) & ~<uint64_t>(LARGE - 1)
     b.data = b.code + BT_CACHE_BYTES
     b.tables = b.data + DATA_BYTES
-    if bytes < bt_bytes(guest.size) or bt_meta(b, ram) is NULL:
+    return 0 if bytes >= bt_bytes(guest.size) else -1
+
+cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, uint64_t bytes) noexcept nogil:
+    """Nothing is translated yet.  0, or -1: no room."""
+    if bt_layout(b, guest, at, bytes) != 0 or bt_meta(b, ram) is NULL:
         return -1
     map_region(b, ram)
     b.bits = 64
+    b.adaptive = 1
     bt_cells_init(ram.base + b.data)
     ram.base[b.code] = 0xcd
     ram.base[b.code + 1] = BT_INT_EXIT
@@ -424,6 +445,52 @@ cdef inline bint space_rely(Bt* b, const Ram* ram, const PagingContext* p, gva_t
             break
         level -= 1
     return True
+
+# Adaptive translation ----------------------------------------------------------------------------------
+
+cdef inline Hot* hot_of(Bt* b, uint64_t eip) noexcept nogil:
+    return &b.hot[eip * 0x9e3779b97f4a7c15ULL >> 55 & (HOT - 1)]
+
+cdef inline bint hot_trapped(Bt* b, uint64_t eip, uint64_t traced) noexcept nogil:
+    """The instruction wrote a table that is in use.  True: it is to become a call-out now."""
+    cdef Hot* h = hot_of(b, eip)
+    if h.eip != eip:
+        if h.callout and h.traps:
+            h.traps -= 1                     # the one that has the place keeps it for a while
+            return False
+        h.eip = eip
+        h.traps = 0
+        h.callout = 0
+    h.traps += 1
+    if h.callout or h.traps < HOT_TRAPS or not b.adaptive:
+        return False
+    h.callout = 1
+    h.idle = 0
+    h.traced = traced
+    b.count.adapted += 1
+    return True
+
+cdef inline bint hot_called(Bt* b, uint64_t eip, uint64_t traced) noexcept nogil:
+    """Its call-out is about to run.  True: it has written no table for long, and is to run in the cache again."""
+    cdef Hot* h = hot_of(b, eip)
+    if h.eip != eip or not h.callout:
+        return True
+    h.idle = h.idle + 1 if traced == h.traced else 0
+    h.traced = traced
+    if h.idle < HOT_IDLE:
+        return False
+    h.callout = 0
+    h.eip = 0
+    b.count.restored += 1
+    return True
+
+cdef inline void hot_note(Bt* b, BtMode* m, uint64_t eip) noexcept nogil:
+    """Tell the translator of a unit at `eip` which of its instructions are call-outs."""
+    cdef int i
+    for i in range(HOT):
+        if b.hot[i].callout and b.hot[i].eip - eip < 16 * BT_INSNS and m.n_no_inline < BT_MAX_LIST:
+            m.no_inline[m.n_no_inline] = b.hot[i].eip
+            m.n_no_inline += 1
 
 # Units -------------------------------------------------------------------------------------------------
 

@@ -226,8 +226,8 @@ cdef inline void meaning_of_group_0f(const Source* s, const BtMode* mode, Meanin
     elif op == 0xa0 or op == 0xa8:                       # PUSH FS, PUSH GS
         if op == 0xa8 and s.bits != 64:
             out(m, CALLOUT_SEGMENT, 0)
-    elif op == 0xae:                                     # XSAVE, XRSTOR, XSAVEOPT
-        if s.mod != 3 and 4 <= s.reg <= 6:
+    elif op == 0xae:                                     # XSAVE, XRSTOR, XSAVEOPT; FXSAVE stores where the last x87 instruction lay
+        if s.mod != 3 and (4 <= s.reg <= 6 or s.reg == 0):
             out(m, CALLOUT_RARE, 0)
     elif op == 0xb8:
         if not s.f.prefixes & PREFIX_REP:
@@ -264,6 +264,8 @@ cdef inline void meaning_by_rule(const Source* s, const BtMode* mode, Meaning* m
         m.sensitive = OF_0F38[op]
     if s.f.map == MAP_ONE and s.bits == 64 and NOT_IN_64[op]:
         out(m, CALLOUT_UNKNOWN, 0)
+    elif s.f.map == MAP_ONE and (op == 0xd9 or op == 0xdd) and s.mod != 3 and s.reg == 6:
+        out(m, CALLOUT_RARE, 0)                          # FNSTENV, FNSAVE: the same
     elif rule == UNKNOWN:
         out(m, CALLOUT_UNKNOWN, 0)
     elif rule == EVENT:
