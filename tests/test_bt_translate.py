@@ -326,6 +326,12 @@ def test_adaptive_call_outs():
     assert kinds(unit) == ["copied", "callout"] and unit["insns"][1]["callout"] == "adaptive"
 
 
+@pytest.mark.parametrize("code", [b"\xc3", b"\xff\xe0", b"\xff\x13", b"\x9c", b"\x9d"])
+def test_compatibility_mode_borrows_no_register(code):
+    """Their upper halves are there, and 32-bit code cannot keep them (seen by a random guest's POPFD)."""
+    assert kinds(translate(code + NOP * 9, 0x1000, 32, compatibility=True))[0] == "callout"
+
+
 def test_too_long_an_instruction_is_a_call_out():
     unit = translate(b"\x66" * 15 + NOP * 10, 0x1000, 64)
     assert kinds(unit) == ["callout"] and unit["insns"][0]["callout"] == "unknown"

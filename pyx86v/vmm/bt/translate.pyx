@@ -331,6 +331,8 @@ cdef inline void source_meaning(const Source* s, const BtMode* mode, Meaning* m)
     elif s.bits != 64 and (s.segment == SEG_GS or (s.segment == SEG_CS and not mode.cs_flat)) and \
             (m.kind == BT_COPIED or m.kind == BT_INDIRECT or m.kind == BT_CONSTANT):
         out(m, CALLOUT_SEGMENT, m.sensitive)
+    elif mode.compatibility and (m.kind == BT_RETURN or m.kind == BT_INDIRECT or m.kind == BT_PUSHF or m.kind == BT_POPF):
+        out(m, CALLOUT_RARE, m.sensitive)                # these borrow registers
     elif s.relative and behind_relative(s):
         out(m, CALLOUT_RARE, 0)
     elif s.bits == 64 and s.op16 and BT_BRANCH <= m.kind <= BT_INDIRECT:
@@ -504,7 +506,7 @@ def cells_page():
     return bytes(page[:4096])
 
 
-def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, cs=0x10,
+def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, cs=0x10, compatibility=False,
               no_inline=(), stop_before=()):
     """Translate the unit that starts with `code` at instruction pointer `eip` of a 16-, 32- or 64-bit code segment.
 
@@ -523,6 +525,7 @@ def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat
     bt_translator_init(&t)
     memset(&mode, 0, sizeof(mode))
     mode.bits, mode.ss32, mode.ss_flat, mode.cs_flat, mode.smap, mode.fsgsbase, mode.cs = bits, ss32, ss_flat, cs_flat, smap, fsgsbase, cs
+    mode.compatibility = compatibility
     mode.n_no_inline, mode.n_stop_before = len(no_inline), len(stop_before)
     for n, value in enumerate(no_inline):
         mode.no_inline[n] = value
