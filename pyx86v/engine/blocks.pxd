@@ -186,11 +186,11 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     price_marks(e, r)
     units = e.marks[r.first_mark + n - 1].units
     place_find(e, pc, &p)
-    if p.unit is not NULL and p.part is not NULL and not p.unit.flags & UNIT_DEAD and not p.part.flags & PART_EXIT:
+    if p.unit is not NULL and p.part is not NULL and not p.dead and not p.part.flags & PART_EXIT:
         kept = cache_marks(e, r, &p, n, code)
         if not p.defined:
             r.flags |= REC_INSIDE
-    if p.unit is not NULL and not p.unit.flags & UNIT_DEAD and cache_transfers(e, &p, kept, r):
+    if p.unit is not NULL and not p.dead and cache_transfers(e, &p, kept, r):
         r.flags |= REC_TRANSFER
     r.count = <uint16_t>kept
     e.mark_count = r.first_mark + <uint64_t>kept

@@ -29,6 +29,7 @@ ctypedef struct Place:       # what an offset in the code area stands for
     BtPart* part
     int number               # of the part
     int exit                 # number of the direct exit, or -1
+    bint dead                # the start of a unit whose code was written: it leads to the monitor, or to another unit
     int insn                 # the guest instruction that is under way or next
     bint defined             # all registers are the guest's here, and its RIP is `eip`
     uint64_t eip
@@ -61,6 +62,7 @@ cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
     cdef uint32_t at
     p.unit = NULL
     p.part = NULL
+    p.dead = False
     p.exit = -1
     p.insn = 0
     p.number = 0
@@ -72,6 +74,7 @@ cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
     if p.unit is NULL:
         return
     at = <uint32_t>offset - p.unit.code
+    p.dead = at == 0 and p.unit.flags & UNIT_DEAD != 0
     p.eip = p.unit.eip
     parts = parts_of(b, &e.ram, p.unit)
     insns = insns_of(b, &e.ram, p.unit)

@@ -54,11 +54,9 @@ from pyx86v.vmm.shadow cimport shadow_written
 
 cdef extern from *:
     """
-    #define PYX_FRAME ((const uint64_t *)__builtin_frame_address(0))
     #define PYX_RETURN_ADDRESS ((uintptr_t)__builtin_return_address(0))
     """
     uintptr_t RETURN_ADDRESS "PYX_RETURN_ADDRESS"
-    const uint64_t* FRAME "PYX_FRAME"
 
 cdef enum:
     IDLE_TURNS = 16          # starts of the engine without a block that runs: it will not run any
@@ -232,10 +230,9 @@ cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
     cdef int* operations = <int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS)
     cdef int before = operations[0]
-    cdef char* dc
+    cdef char* dc = (<char**>args)[DC_FROM_ARGS]
     if in_cache(e):
-        dc = disas_context(FRAME, env_u64(e.env, ENV_EIP)[0])
-        if dc is not NULL:
+        if is_disas_context(dc, env_u64(e.env, ENV_EIP)[0]):
             part_limits(e, dc)
         else:
             stop(e, STOP_ERROR, 0)

@@ -214,13 +214,13 @@ cdef enum:                     # TranslationBlock
     TB_ICOUNT = 22             # u16
     TB_CFLAGS = 24             # u32, low 15 bits: instruction limit
 
-cdef enum:                     # DisasContext, on the translator's stack
+cdef enum:                     # DisasContext, the translator's; who calls uc_struct.add_inline_hook has it beside the arguments
+    DC_FROM_ARGS = -2          # in pointers
     DC_TB = 0                  # TranslationBlock*
     DC_PC_FIRST = 8            # and pc_next behind it, then is_jmp and num_insns
     DC_MAX_INSNS = 0x20        # int
     DC_CPL = 0x8c              # int
     DC_MEM_INDEX = 0xa0        # int
-    DC_WORDS = 512             # how far up the stack it is looked for
 
 ctypedef struct EnvSegment:    # SegmentCache
     uint32_t selector
@@ -229,15 +229,11 @@ ctypedef struct EnvSegment:    # SegmentCache
     uint32_t limit
     uint32_t flags
 
-cdef inline char* disas_context(const uint64_t* frame, uint64_t pc) noexcept nogil:
-    """The translator's context, in the frames above `frame`, while it is at the start of the block at `pc`: the words that
-    hold the block's description, its address twice, no instruction yet, and how many there may be.  NULL: not there."""
-    cdef int i
-    for i in range(DC_WORDS):
-        if frame[i + 1] == pc and frame[i + 2] == pc and frame[i + 3] == 0 and 0 < (frame[i + 4] & 0xffffffffULL) <= 512 and \
-                frame[i] > 0x10000 and frame[i] & 7 == 0 and frame[i] >> 47 == 0 and (<uint64_t*>frame[i])[0] == pc:
-            return <char*>(frame + i)
-    return NULL
+cdef inline bint is_disas_context(const char* dc, uint64_t pc) noexcept nogil:
+    """Is it the translator's context, at the start of the block at `pc`?"""
+    cdef uint64_t tb = (<uint64_t*>(dc + DC_TB))[0]
+    return (<uint64_t*>(dc + DC_PC_FIRST))[0] == pc and (<uint64_t*>(dc + DC_PC_FIRST))[1] == pc and \
+        (<uint64_t*>(dc + DC_PC_FIRST))[2] == 0 and tb > 0x10000 and tb >> 47 == 0 and (<uint64_t*>tb)[0] == pc
 
 cdef inline char* uc_cpu(uc_engine* uc) noexcept nogil:
     return (<char**>(<char*>uc + UC_CPU))[0]

@@ -24,7 +24,7 @@ def version():
     return major, minor
 
 
-cdef bint plausible(void* p) noexcept:
+cdef bint plausible(void* p) noexcept nogil:
     """A pointer that may be looked behind: aligned, in user space."""
     return <uintptr_t>p > 0x10000 and <uintptr_t>p < <uintptr_t>0x800000000000ULL and <uintptr_t>p & 7 == 0
 
@@ -154,11 +154,9 @@ cdef void see_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexc
 
 cdef extern from *:
     """
-    #define PYX_CALLERS_FRAME ((const uint64_t *)__builtin_frame_address(0))
     #define PYX_CALLER() ((uintptr_t)__builtin_return_address(0))
     """
     uintptr_t CALLER "PYX_CALLER" () noexcept nogil
-    const uint64_t* CALLERS_FRAME "PYX_CALLERS_FRAME"
 
 
 cdef str check_block(uc_engine* uc):
@@ -183,10 +181,10 @@ cdef int SEEN_INDEX = -1, SEEN_CPL = -1
 
 
 cdef void see_context(void* uc, void* hook, void** args, int n) noexcept nogil:
-    """Find the translator's context, and have the block end after two instructions."""
+    """Look at the translator's context, and have the block end after two instructions."""
     global SEEN_INDEX, SEEN_CPL
-    cdef char* dc = disas_context(CALLERS_FRAME, 0x10000)
-    if dc is not NULL:
+    cdef char* dc = (<char**>args)[DC_FROM_ARGS]
+    if plausible(dc) and is_disas_context(dc, 0x10000):
         SEEN_INDEX = (<int*>(dc + DC_MEM_INDEX))[0]
         SEEN_CPL = (<int*>(dc + DC_CPL))[0]
         (<int*>(dc + DC_MAX_INSNS))[0] = 2
@@ -195,7 +193,7 @@ cdef void see_context(void* uc, void* hook, void** args, int n) noexcept nogil:
 
 cdef str check_context(uc_engine* uc, char* env):
     """The same block again, in ring 0 and in ring 3."""
-    global SEEN_INDEX, SEEN_CPL, SEEN_SIZE
+    global SEEN_INDEX, SEEN_CPL
     cdef uint32_t before = env_u32(env, ENV_HFLAGS)[0]
     cdef int cpl
     for cpl in (0, 3):
@@ -203,7 +201,7 @@ cdef str check_context(uc_engine* uc, char* env):
         uc_ctl_flush_tb(uc)
         (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>see_context
         env_u32(env, ENV_HFLAGS)[0] = (before & ~<uint32_t>HF_CPL) | <uint32_t>cpl
-        uc_emu_start(uc, 0x10000, 0, 0, 1)
+        uc_emu_start(uc, 0x10000, 0, 0, 0)
         (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>uc_add_inline_hook_x86_64
         if SEEN_CPL != cpl or SEEN_INDEX != (1 if cpl else 2):
             return f"DisasContext (ring {SEEN_CPL}, index {SEEN_INDEX})"

@@ -36,7 +36,7 @@ cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
     cdef int32_t* most = <int32_t*>(dc + DC_MAX_INSNS)
     cdef int n = 1
     place_find(e, (<uint64_t*>(dc + DC_PC_FIRST))[0], &p)
-    if p.unit is not NULL and p.part is not NULL and not p.unit.flags & UNIT_DEAD:
+    if p.unit is not NULL and p.part is not NULL and not p.dead:
         n = part_insns(e, (<uint64_t*>(dc + DC_PC_FIRST))[0], &p)
         if p.part.flags & PART_MONITOR:
             (<int32_t*>(dc + DC_MEM_INDEX))[0] = SUPERVISOR_SMAP

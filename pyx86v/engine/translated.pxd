@@ -18,6 +18,7 @@ from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.budget cimport grant, settle
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.cache_kill cimport *
+from pyx86v.engine.fill cimport noncanonical
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.operands cimport fetch_insn
@@ -42,11 +43,15 @@ cdef enum:                   # what cache_interrupt answers
 # Reading the guest's code --------------------------------------------------------------------------
 
 cdef inline int code_page(Engine* e, uint64_t pc, uint64_t* gfn, Fault* f) noexcept nogil:
-    """Walk to the page of guest code as a fetch does, accessed flags included.  XlatStatus; `f`: the guest's page fault."""
+    """Walk to the page of guest code as a fetch does, accessed flags included.  XlatStatus, XLAT_PAGE_FAULT for #GP too; `f`: the guest's fault."""
     cdef Walker w
     cdef GuestPage page
     cdef NestedPage at
     cdef int status
+    if noncanonical(e, pc, 1):
+        f.vector = VEC_GP
+        f.error = 0
+        return XLAT_PAGE_FAULT
     walker_init(&w, e.mmu, &e.ram, e.ledger, &e.vcpu.paging)
     w.quiet = True
     w.cached = False
@@ -248,7 +253,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     """The INTR hook while translated code ran: one of its own interrupts, or an event of the guest's.  Brings the virtual state."""
     cdef Bt* b = bt_of(e)
     cdef Place p
-    cdef uint32_t unit = 0, offset
+    cdef uint32_t unit = 0
     cdef bint dead
     if e.redo:
         e.redo = False
@@ -260,9 +265,8 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
         return CACHE_EVENT
     software[0] = False
     place_find(e, rip[0] - 2, &p)
-    offset = <uint32_t>(rip[0] - 2 - cache_base(e))
     env_u64(e.env, ENV_EIP)[0] = rip[0] - 2
-    dead = p.unit is not NULL and p.unit.flags & UNIT_DEAD != 0 and offset == p.unit.code
+    dead = p.dead
     if number[0] == BT_INT_CALLOUT and not dead:
         to_virtual(e)
         if p.unit is not NULL and insns_of(b, &e.ram, p.unit)[p.insn].callout == CALLOUT_ADAPTIVE and \
