@@ -27,7 +27,7 @@ FLAGS = ["-O2", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-sign-compa
 if "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")              # twice as fast to compile; CFLAGS=-g is for gdb
 # Nothing in these runs per block, per miss or per exit: compile them quickly.
-COLD = ("_core", "_state", "census", "configure", "fields", "layout", "ledger", "media", "ring", "rules", "snapshot", "testing")
+COLD = ("_core", "_state", "census", "configure", "fields", "layout", "ledger", "listing", "media", "ring", "rules", "snapshot", "testing")
 ROOT = Path(__file__).resolve().parent
 ROMS = ROOT / "pyx86v" / "_roms"
 

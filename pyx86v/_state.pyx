@@ -19,6 +19,7 @@ from pyx86v.engine.worlds cimport worlds_book
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.ring cimport hole_counts, hole_sites
 from pyx86v.vmm.bt.cache cimport Bt
+from pyx86v.vmm.bt.listing cimport callout_counts, unit_rows
 
 from pyx86v import clocks
 from pyx86v.devices import keys, screen
@@ -192,6 +193,26 @@ cdef class MachineState:
     def hole_sites(self):
         """Where they are, by linear address: [{address, mnemonic, count, effective: another result than natively}], 64 at most."""
         return hole_sites(&self.e.vcpu.ring)
+
+    @property
+    def translations(self):
+        """What the translation cache holds, [] under styles without: a row for each unit that lives, in the order of their code.
+
+        address, eip, bits    linear address of its guest code, as instruction pointer, mode of the code segment
+        guest, code, at       guest code and its translation, which lies at this offset of the cache
+        exits, chained        direct jumps out of it, and how many of them lead to other units without the monitor
+        insns                 [{offset, length: of guest code; code, code_end: of the translation; kind}]
+
+            sum(len(unit["code"]) for unit in m.translations)
+        """
+        self._expect_mine()
+        return unit_rows(<Bt*>self.e.world.style_state, &self.e.ram) if self.e.style.translates else []
+
+    @property
+    def callouts(self):
+        """{kind of instruction: how many the monitor of a translated kernel carried out}; {} under styles without translation."""
+        self._expect_mine()
+        return callout_counts(<Bt*>self.e.world.style_state) if self.e.style.translates else {}
 
     @property
     def forms(self):

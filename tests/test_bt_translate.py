@@ -321,9 +321,24 @@ def test_a_unit_ends_before_what_it_is_told_to_and_before_bytes_that_are_missing
     assert len(unit["insns"]) == 1 and unit["exits"][0]["target"] == 0x1001
 
 
+def test_the_longest_unit_fits_and_no_byte_is_written_beyond_the_room():
+    code = b"\x44\x0f\x22\xc1" * 11 + b"\xff\x13"
+    unit = translate(code, 0x1000, 64)
+    assert kinds(unit) == ["cr8_write"] * 11 + ["indirect"] and len(unit["code"]) > 1400
+    for room in (0, 1, 100, len(unit["code"]) - 1):
+        assert translate(code, 0x1000, 64, room=room) is None
+    assert translate(code, 0x1000, 64, room=len(unit["code"])) == unit
+
+
 def test_adaptive_call_outs():
     unit = translate(b"\x89\x03" * 4, 0x1000, 64, no_inline=[0x1002])
     assert kinds(unit) == ["copied", "callout"] and unit["insns"][1]["callout"] == "adaptive"
+
+
+@pytest.mark.parametrize("code", [b"\xc3", b"\xff\xe0", b"\xff\x13", b"\x9c", b"\x9d"])
+def test_compatibility_mode_borrows_no_register(code):
+    """Their upper halves are there, and 32-bit code cannot keep them (seen by a random guest's POPFD)."""
+    assert kinds(translate(code + NOP * 9, 0x1000, 32, compatibility=True))[0] == "callout"
 
 
 def test_too_long_an_instruction_is_a_call_out():

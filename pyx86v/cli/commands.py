@@ -8,6 +8,7 @@ import click
 from pyx86v.cli import disks, guests, session
 from pyx86v.cli.blocks import accuracy, block
 from pyx86v.cli.options import SYMBOLS, Options, Output, shared, styles
+from pyx86v.cli.translations import bt
 from pyx86v.report import blocks, census
 from pyx86v.report import json as report
 from pyx86v.report import tables
@@ -295,4 +296,4 @@ def uncovered(guest, name, target):
     return 0
 
 
-COMMANDS = (run, compare, exits, audit, roms, profiles, block, accuracy)
+COMMANDS = (run, compare, exits, bt, audit, roms, profiles, block, accuracy)

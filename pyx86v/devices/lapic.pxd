@@ -125,10 +125,13 @@ cdef inline void lapic_update(Lapic* l) noexcept nogil:
     l.extint = not is_enabled(l) or l.lvt[<int>LVT_LINT0] & (LVT_MASKED | LVT_MODE) == LVT_EXTINT
 
 cdef inline bint lapic_listens(const Lapic* l, const uint32_t* redirection, int pins) noexcept nogil:
-    """Can a request come, so that the task priority matters?  `redirection`: low words of the I/O APIC's entries."""
+    """Can a request come, so that the task priority matters?  `redirection`: low words of the I/O APIC's entries.
+
+    Only what is delivered as "fixed" waits for the priority (SDM 3A 10.8.3.1), not the NMI that LINT1 is after reset.
+    """
     cdef int i
     for i in range(LVT_COUNT):
-        if i != LVT_LINT0 and not l.lvt[i] & LVT_MASKED:
+        if not l.lvt[i] & (LVT_MASKED | LVT_MODE):
             return True
     for i in range(pins):
         if not redirection[i] & LVT_MASKED:

@@ -154,10 +154,11 @@ cdef inline uint32_t cache_mode(Engine* e, BtMode* m) noexcept nogil:
     m.cs_flat = m.bits == 64 or env_segment(e.env, SEG_CS).base == 0
     m.smap = e.vcpu.paging.cr4 & CR4_SMAP != 0
     m.fsgsbase = 0
+    m.compatibility = m.bits != 64 and env_u32(e.env, ENV_HFLAGS)[0] & HF_LMA != 0
     m.cs = <uint16_t>env_segment(e.env, SEG_CS).selector
     m.n_no_inline = m.n_stop_before = 0
     return <uint32_t>m.cs << 16 | <uint32_t>(m.bits >> 4) | <uint32_t>m.ss32 << 4 | <uint32_t>m.ss_flat << 5 | \
-        <uint32_t>m.cs_flat << 6 | <uint32_t>m.smap << 7
+        <uint32_t>m.cs_flat << 6 | <uint32_t>m.smap << 7 | <uint32_t>m.compatibility << 8
 
 cdef inline uint64_t cache_pc(Engine* e, uint64_t eip) noexcept nogil:
     """Linear address of the guest's `eip`, virtual state."""

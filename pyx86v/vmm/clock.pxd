@@ -26,7 +26,7 @@ cdef enum:
 cdef inline uint64_t monitor_units(const Ledger* l) noexcept nogil:
     """Time that went to the monitor and to the ways to it and back, for whichever guest: what `hidden` hides."""
     return (l.by[<int>EXIT] + l.by[<int>ENTRY] + l.by[<int>VMCS] + l.by[<int>EMULATION] + l.by[<int>SHADOW] +
-            l.by[<int>WORLD_SWITCH])
+            l.by[<int>TRANSLATION] + l.by[<int>WORLD_SWITCH])
 
 cdef inline uint64_t clock_units(const Guest* g, const ClockPolicy* p) noexcept nogil:
     """Units of 1/64 cycle that have passed for a clock, before its rate."""

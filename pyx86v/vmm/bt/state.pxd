@@ -133,6 +133,7 @@ ctypedef struct BtMode:      # what of the guest's state a translation depends o
     uint16_t cs              # guest's CS selector
     uint8_t n_no_inline
     uint8_t n_stop_before
+    uint8_t compatibility    # 16- or 32-bit code in long mode: upper halves of registers live, and no 32-bit code can keep them
     uint64_t no_inline[BT_MAX_LIST]       # guest instruction pointers whose instructions become call-outs
     uint64_t stop_before[BT_MAX_LIST]     # a unit ends before these, unless it starts there
 

@@ -331,6 +331,8 @@ cdef inline void source_meaning(const Source* s, const BtMode* mode, Meaning* m)
     elif s.bits != 64 and (s.segment == SEG_GS or (s.segment == SEG_CS and not mode.cs_flat)) and \
             (m.kind == BT_COPIED or m.kind == BT_INDIRECT or m.kind == BT_CONSTANT):
         out(m, CALLOUT_SEGMENT, m.sensitive)
+    elif mode.compatibility and (m.kind == BT_RETURN or m.kind == BT_INDIRECT or m.kind == BT_PUSHF or m.kind == BT_POPF):
+        out(m, CALLOUT_RARE, m.sensitive)                # these borrow registers
     elif s.relative and behind_relative(s):
         out(m, CALLOUT_RARE, 0)
     elif s.bits == 64 and s.op16 and BT_BRANCH <= m.kind <= BT_INDIRECT:
@@ -504,25 +506,27 @@ def cells_page():
     return bytes(page[:4096])
 
 
-def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, cs=0x10,
-              no_inline=(), stop_before=()):
+def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, cs=0x10, compatibility=False,
+              no_inline=(), stop_before=(), room=BT_MAX_CODE):
     """Translate the unit that starts with `code` at instruction pointer `eip` of a 16-, 32- or 64-bit code segment.
 
     tc    linear address that the translation will have; at first the start of the translation cache
+    room  bytes that it may have
 
-    Returns a dict: code (bytes), insns, parts, exits (dicts in order), ends_with, next; None if `code` does not hold an instruction.
-    Raises ValueError for other `bits` or too long a list.
+    Returns a dict: code (bytes), insns, parts, exits (dicts in order), ends_with, next; None if `code` does not hold an instruction,
+    or `room` not its translation.  Raises ValueError for other `bits`, more room than there is, or too long a list.
     """
     cdef BtTranslator t
     cdef BtMode mode
     cdef BtUnit u
-    cdef uint8_t[BT_MAX_CODE] room
+    cdef uint8_t[BT_MAX_CODE] made
     cdef int n
-    if bits not in (16, 32, 64) or len(no_inline) > BT_MAX_LIST or len(stop_before) > BT_MAX_LIST:
-        raise ValueError(f"bits must be 16, 32 or 64, not {bits}, and lists at most {BT_MAX_LIST} long")
+    if bits not in (16, 32, 64) or len(no_inline) > BT_MAX_LIST or len(stop_before) > BT_MAX_LIST or not 0 <= room <= <int>BT_MAX_CODE:
+        raise ValueError(f"bits must be 16, 32 or 64, not {bits}, lists at most {BT_MAX_LIST} long, room {room} at most {<int>BT_MAX_CODE}")
     bt_translator_init(&t)
     memset(&mode, 0, sizeof(mode))
     mode.bits, mode.ss32, mode.ss_flat, mode.cs_flat, mode.smap, mode.fsgsbase, mode.cs = bits, ss32, ss_flat, cs_flat, smap, fsgsbase, cs
+    mode.compatibility = compatibility
     mode.n_no_inline, mode.n_stop_before = len(no_inline), len(stop_before)
     for n, value in enumerate(no_inline):
         mode.no_inline[n] = value
@@ -530,8 +534,8 @@ def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat
         mode.stop_before[n] = value
     if tc is None:
         tc = BT_BASE_64 if bits == 64 else BT_BASE_32
-    n = bt_translate(&t, code, len(code), eip, &mode, tc, room, sizeof(room), &u)
-    return unit_dict(&u, room, eip) if n > 0 else None
+    n = bt_translate(&t, code, len(code), eip, &mode, tc, made, room, &u)
+    return unit_dict(&u, made, eip) if n > 0 else None
 
 
 cdef dict unit_dict(const BtUnit* u, const uint8_t* code, uint64_t eip):
