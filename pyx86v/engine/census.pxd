@@ -8,6 +8,7 @@ Without an audit (Engine.audit) no block is slower for it, and nothing here runs
 from libc.stdint cimport uint64_t
 from pyx86v.arch.regs cimport CR0_PG, FL_VM
 from pyx86v.cost.block cimport InsnMark, MARK_SENSITIVE
+from pyx86v.engine.cache_map cimport guest_linear
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_cpl
 from pyx86v.engine.state cimport *
@@ -56,6 +57,8 @@ cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int en
             continue
         count = &census.count[number][mode]
         address = r.pc + (m[i - 1].end if i else 0)
+        if r.flags & REC_CACHE:
+            address = guest_linear(e, address)
         if count[0] == 0:
             census.first[number][mode] = address
         count[0] += <uint64_t>sign

@@ -128,11 +128,7 @@ cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
 
 cdef uint64_t guest_pc(Engine* e, const BlockRecord* r) noexcept nogil:
     """Linear address of the guest's code that begins here."""
-    cdef Place p
-    if not r.flags & REC_CACHE:
-        return r.pc
-    place_find(e, r.pc, &p)
-    return p.eip + (p.unit.pc - p.unit.eip if p.unit is not NULL else 0)
+    return guest_linear(e, r.pc) if r.flags & REC_CACHE else r.pc
 
 cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     """A block is about to run and the budget does not cover it: the one place where time is looked at.
@@ -650,7 +646,9 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
             env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 1
         ring_start(e)
         err = uc_emu_start(e.uc, env_u64(e.env, ENV_EIP)[0], 0, 0, 0)
+    e.vcpu.ring.kept = env_u64(e.env, ENV_EIP)[0] if in_cache(e) else 0
     to_virtual(e)
+    e.vcpu.ring.kept_eip = env_u64(e.env, ENV_EIP)[0]
     settle(e)
     return err
 

@@ -11,7 +11,7 @@ and one for the time stamp counter, which also has an offset.  Under `--clock in
 hiding changes nothing.
 """
 from libc.stdint cimport uint64_t
-from pyx86v.cost.ledger cimport EMULATION, ENTRY, EXIT, SHADOW, UNITS_PER_CYCLE, VMCS, WORLD_SWITCH, Ledger
+from pyx86v.cost.ledger cimport EMULATION, ENTRY, EXIT, SHADOW, TRANSLATION, UNITS_PER_CYCLE, VMCS, WORLD_SWITCH, Ledger
 from pyx86v.devices.clock cimport NEVER, scale_down, scale_up
 from pyx86v.devices.platform cimport platform_next_event
 from pyx86v.vmm.guest cimport ClockPolicy, Guest

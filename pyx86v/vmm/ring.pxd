@@ -32,6 +32,8 @@ ctypedef struct Ring:
     bint open            # the guest enters translated code at a boundary where interrupts are taken
     bint shadowed        # behind STI or MOV SS
     bint pad
+    uint64_t kept        # where in translated code a run stopped, 0: not there,
+    uint64_t kept_eip    # and the guest's instruction pointer then: a run that goes on there goes on in the same translation
     uint64_t target      # where the guest goes on when that is not translated yet: instruction pointer
     bint keep_on         # effective holes do not end the run
     uint64_t gdtr_base   # the virtual values, while the real ones are in the processor
