@@ -48,11 +48,10 @@ def test_counts_agree(machine):
     counts, units = machine.translation, machine.translations
     assert counts["units"] >= len(units) and counts["code_bytes"] >= sum(len(unit["code"]) for unit in units)
     assert counts["callouts"] == sum(machine.callouts.values())
-    assert counts["chains"] == sum(unit["chained"] for unit in units) > 50
+    assert counts["chains"] >= sum(unit["chained"] for unit in units) > 50            # of units that died too
 
 
 def test_the_command_says_what_the_machine_says(result, machine):
-    """Looking at the guest on its way changes nothing."""
     assert result["instructions"] == machine.instructions and result["cycles"] == machine.cycles
     assert result["counts"] == machine.translation and result["callouts"] == machine.callouts
     cache = result["cache"]
