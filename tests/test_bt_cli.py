@@ -62,8 +62,8 @@ def test_the_hottest_is_the_copy_loop(result):
     """Most of the kernel's instructions are the elements of REP MOVSB, which copies pages that children write."""
     hottest = result["hottest"]
     assert len(hottest) == 3 and hottest[0]["samples"] > result["samples"] / 2
-    first = hottest[0]["instructions"][0]
-    assert first["kind"] == "copied" and first["guest"] == first["translation"] and first["guest"][0].startswith("rep movsb")
+    copies = [row for row in hottest[0]["instructions"] if row["guest"][0].startswith("rep movsb")]
+    assert copies and copies[0]["kind"] == "copied" and copies[0]["guest"] == copies[0]["translation"]
 
 
 def test_the_page_for_people(capsys):
