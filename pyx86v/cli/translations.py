@@ -23,14 +23,14 @@ class Profile:
         self.machine, self.places = machine, []
 
     def run(self, max_instructions, max_cycles):
-        """To the end, or a limit counted from the start.  Returns the last Stop."""
+        """To the end, or a limit counted from the start."""
         machine, step = self.machine, FIRST_STEP
         while True:
             left = step if max_instructions is None else min(step, max_instructions - machine.instructions)
             stop = machine.run(max_instructions=left, max_cycles=None if max_cycles is None else max_cycles - machine.cycles)
             if stop.reason.name != "LIMIT" or (max_instructions is not None and machine.instructions >= max_instructions) or \
                     (max_cycles is not None and machine.cycles >= max_cycles):
-                return stop
+                return
             self.look()
             if len(self.places) == MOST_SAMPLES:
                 self.places = self.places[1::2]
@@ -66,7 +66,8 @@ def bt(guest, top, symbols, options):
     """Run GUEST under bt+shadow and show what became of its kernel's code: units and bytes, how far the translation is longer than
     the code, how many direct jumps are chained, call-outs by kind, and the hottest units in guest and translated assembly.
 
-    The hottest are found by looking where the kernel is every so many instructions; what user code does is not in these figures.
+    The hottest are found by a second run, which is stopped every so many instructions to look where the kernel is (that makes units of
+    its own, so the figures are the first run's).  What user code does is not in them.
 
     \b
     Examples:
@@ -76,11 +77,11 @@ def bt(guest, top, symbols, options):
     """
     found = disks.find(guest, options)
     machine = session.start(found, STYLE, options)
-    profile = Profile(machine)
-    stop = profile.run(options.max_instructions, options.max_cycles)
-    detail = session.limit_reached(machine, options) if stop.reason.name == "LIMIT" else stop.detail
-    result = {"guest": found.name, "style": STYLE, "end": {"reason": stop.reason.name.lower(), "status": stop.status, "detail": detail},
-              "instructions": machine.instructions, "cycles": machine.cycles, **translations.figures(machine)}
+    end = session.run_to_end(machine, options)
+    profile = Profile(session.start(found, STYLE, options))
+    profile.run(options.max_instructions, options.max_cycles)
+    result = {"guest": found.name, "style": STYLE, "end": end, "instructions": machine.instructions, "cycles": machine.cycles,
+              **translations.figures(machine)}
     units, samples = profile.hottest(machine.translations, top)
     result["samples"] = samples
     result["hottest"] = [translations.at_work(unit, count, symbols) for unit, count in units]
