@@ -217,7 +217,7 @@ class _File:
             if sizes[name][0] % (64 * sizes[name][1]):
                 self.fail(f"{where}.bytes", f"a multiple of {sizes[name][1]} ways of 64 bytes, got {sizes[name][0]}")
             source, status, note = self.origin(line, where)
-            self.rows.append(Row("cache", name, sizes[name][0], "bytes", source, status, (), note))
+            self.rows.append(Row("cache", f"{name}_size", sizes[name][0], "bytes", source, status, (), note))
         return sizes
 
     def predictor(self):
@@ -233,7 +233,7 @@ class _File:
             if sizes[name] & (sizes[name] - 1):
                 self.fail(f"{where}.entries", f"a power of two, got {sizes[name]}")
             source, status, note = self.origin(line, where)
-            self.rows.append(Row("predictor", name, sizes[name], "entries", source, status, (), note))
+            self.rows.append(Row("predictor", f"branch_{name}", sizes[name], "entries", source, status, (), note))
         return sizes
 
     def profile(self, name):

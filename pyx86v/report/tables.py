@@ -262,7 +262,7 @@ def prices_table(profile):
     for name in ("price", "value", "status", "source"):
         rows.add_column(name, no_wrap=name != "source", justify="right" if name == "value" else "left")
     for row in profile.rows:
-        rows.add_row(row.name, f"{row.value:g} {row.unit}", row.status, row.source)
+        rows.add_row(row.name, f"{row.value:,} {row.unit}", row.status, row.source)
     return rows
 
 
@@ -270,4 +270,5 @@ def profile_dict(profile):
     """A profile as JSON has it."""
     return {"name": profile.name, "title": profile.title, "frequency_hz": profile.frequency_hz, "cpuid": profile.cpuid,
             "features": profile.features, "tlbs": [asdict(tlb) for tlb in profile.tlbs], "walk_cache": profile.walk_cache,
-            "nested_tlb": profile.nested_tlb, "asids": profile.asids, "prices": [asdict(row) for row in profile.rows]}
+            "nested_tlb": profile.nested_tlb, "asids": profile.asids, "cache": profile.cache, "predictor": profile.predictor,
+            "prices": [asdict(row) for row in profile.rows]}
