@@ -88,7 +88,7 @@ def test_linux_by_its_other_entries(linux, tmp_path, unwrapped, entry, style):
     try:
         kernel = linux_guest.vmlinux() if unwrapped else linux.kernel
     except debian.Unavailable as reason:
-        pytest.skip(str(reason))
+        debian.skip(reason)
     machine = Machine(memory=linux.memory, style=style)
     machine.load(str(kernel), initrd=[str(linux.initrd), str(extra)], kernel_args=linux.args, entry=entry)
     stop = machine.run(max_instructions=4_000_000_000)

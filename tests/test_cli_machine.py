@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line on the real machine: results, determinism, slices, Ctrl-C, bad input."""
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 import images
 from pyx86v import cli
+from pyx86v.boot import firmware
 
 ROOT = Path(__file__).resolve().parents[1]
 PYX = [sys.executable, "-m", "pyx86v"]
@@ -113,13 +115,14 @@ def files(tmp_path_factory):
     return {name: folder / name for name in made}
 
 
+@pytest.mark.skipif(not os.path.exists(firmware.SEABIOS) and not os.environ.get("CI"), reason="package seabios missing")
 def test_guests_with_disks_of_their_own(tmp_path):
     """Each boots from an image: `out` to the status port, as the boot sector of a disk and behind it, where no guest looks."""
     for status in (1, 2):
         sector = bytes([0xB0, status, 0xBA, 0xF4, 0x00, 0xEE, 0xF4]).ljust(510, b"\0") + b"\x55\xAA"
         (tmp_path / f"{status}.raw").write_bytes(sector + bytes(512))
-    firmware = ["-q", "--json", "-", "--memory", "16M"]
-    done = pyx("run", *firmware, "--guest", f"{tmp_path}/1.raw,style=vmx+ept", "--guest", f"{tmp_path}/2.raw,disk={tmp_path}/1.raw")
+    options = ["-q", "--json", "-", "--memory", "16M"]
+    done = pyx("run", *options, "--guest", f"{tmp_path}/1.raw,style=vmx+ept", "--guest", f"{tmp_path}/2.raw,disk={tmp_path}/1.raw")
     assert [guest["end"]["status"] for guest in json.loads(done.stdout)["guests"]] == [1, 2], done.stderr
 
 
