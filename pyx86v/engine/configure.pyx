@@ -5,9 +5,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.block cimport InsnMark, decoder_free, decoder_new
+from pyx86v.cost.heat cimport heat_free, heat_new
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
 from pyx86v.mmu.tlb cimport *
+
+from pyx86v.cost.model.profile import load_model
 
 cdef extern from "sys/mman.h" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
@@ -155,11 +158,11 @@ cdef int add_rom(Engine* e, uint64_t gpa, bytes data) except -1:
     return 0
 
 
-cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
-    """Block records, page states and the block decoder with its prices (units by instruction class)."""
+cdef int allocate_tables(Engine* e, object p) except -1:
+    """Block records, page states, the block decoder with its prices (units by instruction class), and the block model."""
     cdef uint32_t units[N_PROFILE_PRICES]
     memset(units, 0, sizeof(units))
-    for i, price in enumerate(instruction_prices):
+    for i, price in enumerate(p.instructions):
         units[i] = price
     e.decoder = decoder_new(units)
     e.frames = e.ram.size >> PAGE_SHIFT
@@ -173,6 +176,8 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
     if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
+    if p.block_model:
+        e.heat = heat_new(load_model(p.block_model), p.block_model_after)
     return 0
 
 
@@ -184,6 +189,7 @@ cdef void free_engine(Engine* e) noexcept:
     free(e.page_state)
     free(e.page_flips)
     free(e.write_map)
+    heat_free(e.heat)
     if e.decoder is not NULL:
         decoder_free(e.decoder)
     if e.ram.base is not NULL:

@@ -116,6 +116,7 @@ cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, 
     ev.value = value
     port_access(e, &ev)
     if e.stopping and not ev.string:       # the guest ended itself: not an instruction further
+        stretch_stays(e)
         give_back(e, advance(e, ev.rip, ev.length))
         resume_clear(e)
         e.current[0] = &e.closed_end

@@ -9,6 +9,7 @@ from pyx86v.arch.cpu cimport Cpu
 from pyx86v.arch.sensitive cimport MAX_SENSITIVE
 from pyx86v.arch.types cimport hpa_t
 from pyx86v.cost.block cimport Decoder, InsnMark
+from pyx86v.cost.heat cimport Heat
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.engine.uc cimport uc_engine
@@ -29,11 +30,15 @@ cdef enum RecordFlags:
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
     REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
     REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
+    REC_COUNT = 1024     # its executions are counted: no price of the block model yet (price.pxd)
+    REC_OPEN = 2048      # a stretch goes on behind it
+    REC_PART = 4096      # the plain part of its stretch is not all in it
+    REC_CONTINUES = 8192 # it has run as the later part of a stretch, and is priced so
 
 cdef extern from *:
     """
     #define PYX_SLOW_COST (1LL << 60)
-    #define PYX_NO_FRAME (~0ULL)
+    #define PYX_NO_FRAME 0xffffffffULL
     #define PYX_MMIO_BASE (1ULL << 52)
     """
     const int64_t SLOW_COST "PYX_SLOW_COST"      # dearer than any budget: the first execution takes the slow path
@@ -49,8 +54,11 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint16_t mode        # code_mode of blocks.pxd
     int64_t true_cost    # packed cost of one execution
     uint64_t eip         # pc as instruction pointer
-    uint64_t frame       # host frame of the first page
-    uint64_t frame2      # of the last page when it straddles
+    uint32_t frame       # host frame of the first page
+    uint32_t frame2      # of the last page when it straddles
+    uint32_t slot        # of Heat.slot, and 1; 0: not looked for
+    uint16_t plain       # instructions of its stretch's plain part
+    uint16_t spare
     uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
 
@@ -137,6 +145,8 @@ ctypedef struct Engine:
     Mmu* mmu
     Ram ram
     Decoder* decoder
+    Heat* heat           # NULL: the profile has no block model
+    uint64_t running_lead    # Vcpu.lead as it was when the running block was booked, if that took the slow path
     void* record_memory  # what was allocated for
     BlockRecord* records # these, each in one line of the host's cache
     uint32_t record_count

@@ -174,6 +174,7 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     uint64_t exit_total  # of all kinds
     uint64_t exit_started  # ledger total when the running exit began
     Ring ring            # of a deprivileged guest
+    uint64_t lead        # in the middle of a stretch (engine/price.pxd): its linear address, and 1; else 0
 
 ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at load, never saved
     Cpu* cpu
