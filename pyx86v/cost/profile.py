@@ -80,6 +80,8 @@ class Profile:
     asids: int             # tags of TLB entries that a monitor may use: VPIDs or ASIDs but 0
     prices: list           # units of 1/64 cycle, indexed by ledger.Price
     instructions: list     # units of 1/64 cycle, indexed by class number (classes.INDEX)
+    block_model: str       # the profile of the block model for this processor, "": none, instructions cost what their classes cost
+    block_model_after: int # executions of a block after which it has the model's price
     rows: tuple            # of Row
 
     def cycles(self, name):
@@ -202,8 +204,22 @@ class _File:
             self.rows.append(Row("walk_cache", name, sizes[name], "entries", source, status, (), note))
         return sizes
 
+    def block_model(self):
+        """(name of the block model's profile, executions of a block at which the model is asked); ("", 0) without the table."""
+        if "block_model" not in self.data:
+            return "", 0
+        table = self.table("block_model", ("name", "after"))
+        name = self.take(table, "block_model", "name", str, "the name of a profile of the block model, or \"\"")
+        line = self.take(table, "block_model", "after", dict, "a line { value, unit, status, source }")
+        self.only(line, "block_model.after", ("value", "unit", "status", "source", "note"))
+        after = self.count(line, "block_model.after", "value", 1, 255)
+        self.choice(line, "block_model.after", "unit", ("executions",))
+        source, status, note = self.origin(line, "block_model.after")
+        self.rows.append(Row("block_model", "after", after, "executions", source, status, (), note))
+        return name, after
+
     def profile(self, name):
-        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "prices", "instructions"))
+        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "prices", "instructions", "block_model"))
         processor = self.table("processor", ("title", "frequency_hz", "maxphyaddr", "cpuid", "features", "asids", "source", "status", "note"))
         source, status, note = self.origin(processor, "processor")
         frequency = self.count(processor, "processor", "frequency_hz", 1_000_000, 10_000_000_000)
@@ -233,7 +249,7 @@ class _File:
         nested_tlb = sizes.pop("nested_tlb")
         return Profile(name, self.take(processor, "processor", "title", str, "a string"), frequency, maxphyaddr, dict(cpuid),
                        dict(features), tlbs, sizes, nested_tlb, asids, self.prices("prices", PRICES),
-                       self.prices("instructions", tuple(CLASSES)), tuple(self.rows))
+                       self.prices("instructions", tuple(CLASSES)), *self.block_model(), tuple(self.rows))
 
 
 def _bundled():
@@ -306,4 +322,7 @@ _read_once = functools.cache(_read)      # bundled ones: reading one takes five 
 def fingerprint(profile):
     """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
     fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
+    if profile.block_model:
+        from pyx86v.cost.model.profile import load_model
+        fields["block_model"] = {name: value for name, value in load_model(profile.block_model).items() if name not in ("title", "lines")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -158,11 +158,11 @@ cdef int add_rom(Engine* e, uint64_t gpa, bytes data) except -1:
     return 0
 
 
-cdef int allocate_tables(Engine* e, object p) except -1:
+cdef int allocate_tables(Engine* e, object profile) except -1:
     """Block records, page states, the block decoder with its prices (units by instruction class), and the block model."""
     cdef uint32_t units[N_PROFILE_PRICES]
     memset(units, 0, sizeof(units))
-    for i, price in enumerate(p.instructions):
+    for i, price in enumerate(profile.instructions):
         units[i] = price
     e.decoder = decoder_new(units)
     e.frames = e.ram.size >> PAGE_SHIFT
@@ -176,8 +176,8 @@ cdef int allocate_tables(Engine* e, object p) except -1:
     if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
-    if p.block_model:
-        e.heat = heat_new(load_model(p.block_model), p.block_model_after)
+    if profile.block_model:
+        e.heat = heat_new(load_model(profile.block_model), profile.block_model_after)
     return 0
 
 

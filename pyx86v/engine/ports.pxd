@@ -14,6 +14,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, string_operand
+from pyx86v.engine.price cimport stretch_stays
 from pyx86v.engine.ring cimport ring_go_on, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *

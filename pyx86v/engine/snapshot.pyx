@@ -210,8 +210,6 @@ cdef str load_machine(Worlds* w, dict sections):
         return cannot_be("schedule")
     if not ledger_is_sound(e.ledger, <const Ledger*><const char*>ledger):
         return cannot_be("ledger")
-    if e.heat is not NULL and not heat_load(e.heat, sections.get("heat", b"")):
-        return cannot_be("heat")
     return None if mmu_is_sound(e.mmu, <const Mmu*><const char*>mmu, e.ram.size) else cannot_be("mmu")
 
 
@@ -273,6 +271,8 @@ cdef str snapshot_apply(Worlds* w, dict sections):
         problem = load_world(w, i, sections, name_end(i))
         if problem is not None:
             return problem
+    if e.heat is not NULL and not heat_load(e.heat, sections.get("heat", b"")):
+        return cannot_be("heat")
     if not load_ram(e, sections["frames"], sections["ram"]):
         return "ram: pages that this machine does not have"
     for i in range(count):

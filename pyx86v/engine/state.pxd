@@ -65,7 +65,8 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
 cdef enum:
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
-    RECORD_HASH = 1 << 16
+    RECORD_HASH = 1 << 16    # more than a page
+    CODE_PAGES = 1 << 10     # a power of two
     MAX_BREAKPOINTS = 64
     MARK_HOLE = 1 << 7   # InsnMark.flags: a hole of a deprivileged guest
     PAGE_DATA = 0        # states of a host frame: no translated code,
@@ -123,6 +124,10 @@ ctypedef struct TaskSwitch:
     uint32_t error
     bint switched            # the new task's registers are loaded
 
+ctypedef struct CodePage:    # portable: what was executed from a page
+    uint64_t page            # linear address, and 1; 0: nothing
+    uint64_t frame
+
 ctypedef struct Engine:
     uc_engine* uc
     char* cpu            # CPUState
@@ -153,6 +158,7 @@ ctypedef struct Engine:
     InsnMark* marks
     uint64_t mark_count
     BlockRecord** hash   # portable: the first record of each chain
+    CodePage code_pages[CODE_PAGES]  # and which frames they belong to (remap.pxd)
     BlockRecord open_end     # stands for "the last thing was a control transfer"
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
