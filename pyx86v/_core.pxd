@@ -7,7 +7,7 @@ from pyx86v.vmm.guest cimport Event
 cdef class Machine(MachineState):
     cdef object _error, _brand, _vendor, _idle_hook
     cdef object __weakref__
-    cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1
+    cdef int _open(self, uint64_t seed, engine, int ept_leaf, tsc, timers) except -1
     cdef object _result(self, int reason)
     cdef int _set_entry(self, dict entry) except -1
     cdef int _start(self) except -1

@@ -35,6 +35,7 @@ from pyx86v.vmm.paging cimport paging_refresh
 
 from pyx86v import __version__, boot, disks as images, snapshot, vmm
 from pyx86v._state import GPR
+from pyx86v.clocks import policy
 from pyx86v.cost.profile import fingerprint, load_profile
 from pyx86v.engine.layout import verify
 from pyx86v.guests import LARGEST_MEMORY, Guest as GuestOfMachine
@@ -121,6 +122,9 @@ cdef class Machine(MachineState):
     audit    take a `census` of sensitive instructions; slower, with equal results
     disks    paths of raw disk images, cdroms: of CD-ROM images; together at most four a guest
     write_disks  what the guest writes goes to the disks' files; else it stays in memory, and the files are as they were
+    tsc      what the guests' time stamp counter shows of machine time: "equal", "offset=N" cycles more, "scale=N/M" of it, "hidden":
+             without the monitor's time.  timers: the same for the clock that all timers follow, without offset.  Where the two differ
+             in more than an offset, the local APIC offers no TSC-deadline mode
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -152,7 +156,7 @@ cdef class Machine(MachineState):
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
                  shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False,
-                 disks=(), cdroms=(), write_disks=False):
+                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal"):
         for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
                                    ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
             if value not in known:
@@ -170,16 +174,17 @@ cdef class Machine(MachineState):
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
                         "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit,
                         "disks": [os.path.abspath(path) for path in disks], "cdroms": [os.path.abspath(path) for path in cdroms],
-                        "write_disks": write_disks}
+                        "write_disks": write_disks, "tsc": tsc, "timers": timers}
+        tsc_policy, timer_policy = policy("tsc", tsc, True), policy("timers", timers, False)
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, "disks": disks, "cdroms": cdroms,
                                                              "write_disks": write_disks, **each})
                         for i, each in enumerate(guests or [{}])]
         self.e.guest.shadow_unsync, self.e.audit = shadow_unsync, bool(audit)
-        self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page])
+        self._open(seed & FOREVER, engine, {"4K": 1, "2M": 2, "1G": 3}[ept_page], tsc_policy, timer_policy)
 
     # -- construction ------------------------------------------------------------------------
 
-    cdef int _open(self, uint64_t seed, engine, int ept_leaf) except -1:
+    cdef int _open(self, uint64_t seed, engine, int ept_leaf, tsc, timers) except -1:
         """Connect the parts: profile, RAM, world, style, sinks, callbacks, and the Unicorn instance around them."""
         cdef Engine* e = self.e
         cdef Seat* seat
@@ -195,13 +200,15 @@ cdef class Machine(MachineState):
         e.guest.clock_instructions = self.clock == "instructions"
         e.guest.ept_leaf = ept_leaf
         configure_profile(e, p, seed)
+        configure_clocks(e, tsc, timers)
         for each in self._guests:
             seat = &self.worlds.seat[<uint32_t>each.index]
             seat.style = _style_of(each.capsule)
             end = place_world(e, seat.world, end, each.memory,
                               (seat.style.monitor_bytes(each.memory) + PAGE_MASK) & ~<uint64_t>PAGE_MASK)
             platform_init(&seat.world.platform, p.frequency_hz, each.memory, FEATURE_X2APIC * p.features["x2apic"] |
-                          FEATURE_DEADLINE * p.features["tsc_deadline"], p.maxphyaddr)
+                          FEATURE_DEADLINE * (p.features["tsc_deadline"] and tsc[:3] == timers[:3]), p.maxphyaddr)
+            seat.world.vcpu[0].tsc_offset = seat.world.platform.lapic.tsc_offset = tsc.offset & FOREVER
             media_attach(seat, each.images)
         e.style = self.worlds.seat[0].style
         allocate_ram(e, end)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a machine shows: counts, consoles, registers and memory.  The first half of `Machine` (_core.pyx has the other)."""
 import hashlib
+import struct
 
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t, uint64_t
@@ -17,6 +18,7 @@ from pyx86v.engine.worlds cimport worlds_book
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.ring cimport hole_counts, hole_sites
 
+from pyx86v import clocks
 from pyx86v.devices import keys, screen
 
 cdef extern from *:
@@ -79,10 +81,10 @@ cdef class MachineState:
         return account_walks(&a) if what == "walks" else account_ledger(&a, what == "ledger_units")
 
     def _sink(self, uint32_t index, what, uint64_t first=0):
-        """What one guest sent, from byte `first` on: "console", "debug" or "report", as bytes."""
+        """What one guest sent, from byte `first` on: "console", "debug", "report" or "probe", as bytes."""
         self._expect_mine()
         s = &self.worlds.seat[index].sinks
-        b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report
+        b = &s.console if what == "console" else &s.debug if what == "debug" else &s.report if what == "report" else &s.probe
         return b.data[min(first, b.size):b.size]
 
     # -- counts ------------------------------------------------------------------------------
@@ -209,6 +211,12 @@ cdef class MachineState:
         self._expect_mine()
         raw = self._sink(self.worlds.plan.front, "report")
         return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
+
+    @property
+    def probe(self):
+        """How long the guest held bit 0 of parallel port 378h up, each time, by the ledger and by its own clocks (clocks.plateaus())."""
+        self._expect_mine()
+        return clocks.plateaus(struct.iter_unpack("<5Q", self._sink(self.worlds.plan.front, "probe")))
 
     @property
     def screen(self):

@@ -4,9 +4,10 @@
 What Machine says of a guest holds for the one in front; a Guest puts its own there, asks, and puts the other back.
 Neither modelled time nor any count changes by that.
 """
+import struct
 import weakref
 
-from pyx86v import disks as images
+from pyx86v import clocks, disks as images
 
 SMALLEST_MEMORY, LARGEST_MEMORY = 2 << 20, 3 << 30      # bytes of one guest
 
@@ -107,6 +108,11 @@ class Guest:
         """Machine.report of this guest, at any time."""
         raw = self.machine._sink(self.index, "report")
         return [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
+
+    @property
+    def probe(self):
+        """Machine.probe of this guest, at any time."""
+        return clocks.plateaus(struct.iter_unpack("<5Q", self.machine._sink(self.index, "probe")))
 
     def digest(self):
         """Machine.digest() of this guest."""

@@ -21,7 +21,7 @@ class Machine:
     made = []
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop",
-                 disks=(), cdroms=(), write_disks=False):
+                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal"):
         if style not in PER_INSTRUCTION:
             raise ValueError(f"style: {style!r}, expected native or vmx+ept")
         if clock not in ("cycles", "instructions"):
@@ -75,7 +75,7 @@ class Machine:
     tlb = {"hits": 10, "misses": 2, "flushes": 0, "evictions": 0}
     walks = {"count": 2, "references": 8, "by_level": {"guest_1": 2}}
     shadow, holes, hole_sites = {}, {}, ()
-    guests = ()
+    guests = probe = ()
     report = [1, 2]
 
     @property

@@ -107,6 +107,8 @@ def run(guest, several, style, interactive, screen, screen_to, quiet, symbols, o
             parts.insert(1, tables.exits_table(result))
         if result["guests"]:
             parts.insert(0, tables.guests_table(result))
+        if result["probe"]:
+            parts.append(tables.probe_table([result], hertz(result["profile"])))
         if machine.hole_sites:
             parts.append(tables.holes_table(named(machine.hole_sites, symbols)))
         tables.show("", tables.summary([result], hertz(result["profile"])), *parts)
@@ -172,6 +174,8 @@ def check_equal(found, names, runs, options):
 def show_comparison(results):
     runs, check = results["runs"], results.get("check")
     tables.show(tables.summary(runs, hertz(results["profile"])), tables.compare_table(runs), tables.compare_counts_table(runs))
+    if any(run["probe"] for run in runs):
+        tables.show(tables.probe_table(runs, hertz(results["profile"])))
     if check and check["equal"]:
         tables.show(f"Equal under all styles (--clock {check['clock']}): end, instructions, console, report words, digest.")
     elif check:

@@ -59,6 +59,8 @@ class Options:
     cpu: str = "skylake"
     memory: int = 0
     clock: str = "cycles"
+    tsc: str = "equal"
+    timers: str = "equal"
     max_cycles: int = None
     max_instructions: int = None
     kernel_args: str = ""
@@ -79,6 +81,9 @@ SHARED = (
     click.option("--memory", type=Size(), default=0, metavar="SIZE", help="Guest RAM, such as 64M.  [default: what a bundled guest asks for (64M); 256M]"),
     click.option("--clock", default="cycles", show_default=True, metavar="cycles|instructions",
                  help="What guest time follows.  Under `instructions` every style must give the same result."),
+    click.option("--tsc", default="equal", show_default=True, metavar="equal|hidden|offset=N|scale=N/M",
+                 help="What the guest's time stamp counter shows of machine time; hidden: not the monitor's part."),
+    click.option("--timers", default="equal", show_default=True, metavar="equal|hidden|scale=N/M", help="The same for its timers: PIT, RTC, ACPI and APIC."),
     click.option("--max-cycles", type=Count(), metavar="N", help="Stop after N modelled cycles (status 124)."),
     click.option("--max-instructions", type=Count(), metavar="N", help="Stop after N guest instructions (status 124)."),
     click.option("--kernel-args", default="", metavar="TEXT", help="The guest's command line."),

@@ -18,6 +18,7 @@ from pyx86v.devices.ide_state cimport Ide
 from pyx86v.devices.ioapic cimport Ioapic, ioapic_set_line, ioapic_wakes
 from pyx86v.devices.kbc cimport Kbc
 from pyx86v.devices.lapic cimport LVT_MASKED, LVT_TIMER, Lapic, lapic_ack, lapic_update, lapic_would_interrupt
+from pyx86v.devices.parallel cimport Parallel
 from pyx86v.devices.pci cimport Pci
 from pyx86v.devices.pic cimport Pic, chip_highest, chip_irr, pic_ack, pic_irq, pic_set_irq
 from pyx86v.devices.pit cimport Pit
@@ -56,6 +57,7 @@ ctypedef struct Platform:
     Pit pit
     Rtc rtc
     Debug debug
+    Parallel parallel
     Vga vga
     Pci pci
     Ide ide

@@ -16,6 +16,7 @@ from pyx86v.devices.kbc cimport kbc_command, kbc_data, kbc_due, kbc_init, kbc_ir
 from pyx86v.devices.lapic cimport (deadline_schedule, lapic_answers, lapic_init, lapic_load, lapic_msr_read, lapic_msr_write,
                                    lapic_run, lapic_store)
 from pyx86v.devices.pic cimport ELCR_MASTER, ELCR_SLAVE, pic_cascade, pic_init, pic_read, pic_write
+from pyx86v.devices.parallel cimport PARALLEL_PORT, parallel_read, parallel_write
 from pyx86v.devices.pci cimport pci_init
 from pyx86v.devices.pit cimport (channel_edge, channel_gate, channel_read, channel_run, channel_write, pit_control,
                                  pit_init)
@@ -199,6 +200,8 @@ cdef uint8_t byte_in(Platform* p, Sinks* s, uint16_t port, uint64_t now) noexcep
         return p.kbc.a20 << 1 if port == 0x92 else 0xFF
     elif group == 0x1D:                          # E8h
         return 0xE9 if port == 0xE9 else 0xFF
+    elif group == 0x6F:                          # 378h
+        return parallel_read(&p.parallel, port) if port <= PARALLEL_PORT + 2 else 0xFF
     elif group == 0x78 or group == 0x79 or group == 0x7A or group == 0x7B:
         return vga_read(&p.vga, port, pit_pulses(p, now))
     elif group == 0x9A:                          # 4D0h
@@ -246,6 +249,8 @@ cdef void byte_out(Platform* p, Sinks* s, uint16_t port, uint8_t value, uint64_t
     elif group == 0x1D:                          # E8h
         if port == 0xE9:
             debug_print(&p.debug, s, value)
+    elif group == 0x6F:                          # 378h
+        parallel_write(&p.parallel, port, value)
     elif group == 0x78 or group == 0x79 or group == 0x7A or group == 0x7B:
         vga_write(&p.vga, port, value)
     elif group == 0x9A:                          # 4D0h

@@ -11,6 +11,7 @@ from pyx86v.devices.fwcfg cimport FwItems
 from pyx86v.devices.storage cimport MAX_DISKS, Disk, disk_close
 
 cdef enum:
+    PROBE_LIMIT = 1 << 20    # bytes of edges: 26,214
     SINK_LIMIT = 67108864    # bytes a buffer holds; what comes later is counted and dropped
 
 ctypedef struct Buffer:
@@ -25,6 +26,7 @@ ctypedef struct Sinks:
     Buffer debug             # port 0xe9
     Buffer report            # port 0xe8: 4 bytes a word, little-endian
     Buffer input             # COM1, to be received; Uart.received says how far the guest has read
+    Buffer probe             # ProbeEdge of each edge of the probed line (parallel.pxd)
     Buffer keys              # scan codes of set 1 to be typed; Keyboard.typed says how far they are
     Disk disk[MAX_DISKS]     # by place: master and slave of the first channel, of the second
     FwItems firmware         # what fw_cfg has
@@ -68,6 +70,7 @@ cdef inline void buffer_put(Buffer* b, uint8_t byte) noexcept nogil:
 cdef inline void sinks_init(Sinks* s) noexcept nogil:
     memset(s, 0, sizeof(Sinks))
     s.console.limit = s.debug.limit = s.report.limit = s.input.limit = s.keys.limit = SINK_LIMIT
+    s.probe.limit = PROBE_LIMIT
 
 cdef inline void sinks_free(Sinks* s) noexcept nogil:
     cdef int i
@@ -76,6 +79,7 @@ cdef inline void sinks_free(Sinks* s) noexcept nogil:
     free(s.report.data)
     free(s.input.data)
     free(s.keys.data)
+    free(s.probe.data)
     free(s.firmware.data)
     for i in range(MAX_DISKS):
         disk_close(&s.disk[i])

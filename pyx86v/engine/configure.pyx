@@ -9,6 +9,7 @@ from pyx86v.cost.heat cimport heat_free, heat_new
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
 from pyx86v.mmu.tlb cimport *
+from pyx86v.vmm.guest cimport ClockPolicy
 
 from pyx86v.cost.model.profile import load_model
 
@@ -107,6 +108,12 @@ cdef int configure_profile(Engine* e, object p, uint64_t seed) except -1:
     e.guest.cpu_pcid = p.features["pcid"]
     e.guest.cpu_invpcid = p.features["invpcid"]
     e.guest.cpu_vpid = p.features["tagged_tlb"]
+    return 0
+
+cdef int configure_clocks(Engine* e, object tsc, object timers) except -1:
+    """What the guests' clocks show of machine time (clocks.Policy)."""
+    e.guest.tsc = ClockPolicy(tsc.numerator, tsc.denominator, tsc.hidden)
+    e.guest.timers = ClockPolicy(timers.numerator, timers.denominator, timers.hidden)
     return 0
 
 # Memory ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.task cimport FAR_FAULT, FAR_RUN, far_done, far_step, style_switch_task, task_possible
 from pyx86v.engine.uc cimport *
-from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.clock cimport guest_time, units_until
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_written
 
@@ -288,7 +288,7 @@ cdef uint64_t sleeps_until(Engine* e, uint64_t now) noexcept nogil:
 
 cdef void wait_for_interrupt(Engine* e) noexcept nogil:
     """HLT: machine time jumps to the next event until something wakes the guest."""
-    cdef uint64_t now, until, target, rip = env_u64(e.env, ENV_EIP)[0]
+    cdef uint64_t now, until, units, rip = env_u64(e.env, ENV_EIP)[0]
     while True:
         if platform_irq(&e.world.platform):
             if offer_interrupt(e, rip, False) or e.stopping:
@@ -305,12 +305,10 @@ cdef void wait_for_interrupt(Engine* e) noexcept nogil:
             until = sleeps_until(e, now)
             if e.stopping:
                 return
-            target = until * UNITS_PER_CYCLE
+            units = units_until(&e.guest, until)
             if e.guest.clock_instructions:
-                e.guest.skipped += until - now
-                charge_units(e.ledger, IDLE, (until - now) * UNITS_PER_CYCLE)
-            elif target > e.ledger.total:
-                charge_units(e.ledger, IDLE, target - e.ledger.total)
+                e.guest.skipped += units // UNITS_PER_CYCLE
+            charge_units(e.ledger, IDLE, units)
         if over_limit(e):
             return
         platform_advance(&e.world.platform, e.guest.sinks, guest_time(&e.guest))

@@ -2,14 +2,14 @@
 """Stopping the guest, leaving a block, and how far it may run until somebody must look: time, device events, limits, signals."""
 from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport UNITS_PER_CYCLE
-from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_OFF, PLATFORM_RESET, platform_next_event
+from pyx86v.devices.platform cimport PLATFORM_EXIT, PLATFORM_OFF, PLATFORM_RESET
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, grant, settle
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ring cimport ring_poll, ring_start
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
 from pyx86v.mmu.invalidate cimport mmu_flush_guest
-from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.clock cimport guest_time, next_event, units_until
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.paging cimport paging_refresh
 
@@ -42,7 +42,7 @@ cdef inline void leave_block(Engine* e, uint64_t eip) noexcept nogil:
 # Time, events, limits -------------------------------------------------------------------------
 
 cdef inline void refresh_due(Engine* e) noexcept nogil:
-    e.due = platform_next_event(&e.world.platform, guest_time(&e.guest))
+    e.due = next_event(&e.guest)
 
 cdef inline void sync_a20(Engine* e) noexcept nogil:
     """The A20 line may have moved: addresses wrap at 1 MiB without it."""
@@ -80,7 +80,7 @@ cdef inline bint over_limit(Engine* e) noexcept nogil:
 
 cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     """How much of the clock's quantity may pass before somebody must look."""
-    cdef uint64_t now, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
+    cdef uint64_t due, left = e.max_units - e.ledger.total, insns = e.max_instructions - e.ledger.instructions
     if pending or e.fresh or e.vcpu.interpreting or e.ledger.total >= e.max_units or e.ledger.instructions >= e.max_instructions or \
             e.ledger.total >= e.poll_units:              # passed while an event was handled
         return 0
@@ -91,13 +91,11 @@ cdef inline uint64_t grant_until(Engine* e, bint pending) noexcept nogil:
     if insns < left:
         left = insns
     if e.due != NEVER:
-        now = guest_time(&e.guest)
-        if e.due <= now:
+        if e.due <= guest_time(&e.guest):
             return 0
+        due = units_until(&e.guest, e.due)
         if e.guest.clock_instructions:
-            now = e.due - now
-        else:
-            now = e.due * UNITS_PER_CYCLE - e.ledger.total
-        if now < left:
-            left = now
+            due = due // UNITS_PER_CYCLE
+        if due < left:
+            left = due
     return left

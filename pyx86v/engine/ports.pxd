@@ -21,6 +21,7 @@ from pyx86v.engine.uc cimport *
 from pyx86v.mmu.mmu cimport Translation
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.guest cimport *
+from pyx86v.vmm.probe cimport probe_look
 
 cdef inline uint64_t advance(Engine* e, uint64_t rip, int length) noexcept nogil:
     cdef int bits = env_bits(e.env)
@@ -38,9 +39,11 @@ cdef inline int device_in(Guest* g, Event* ev) noexcept nogil:
 
 cdef inline int device_out(Guest* g, Event* ev) noexcept nogil:
     cdef Engine* e = <Engine*>g.owner
+    cdef int lines = g.platform.parallel.data
     if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
         return RESUME if e.py_port(e.owner, ev) == 0 else STOP
     platform_out(g.platform, g.sinks, ev.port, ev.size, <uint32_t>ev.value, guest_time(g))
+    probe_look(g, lines)
     return RESUME
 
 cdef inline int device_mmio(Guest* g, Event* ev) noexcept nogil:

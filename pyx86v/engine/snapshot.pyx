@@ -31,6 +31,8 @@ from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.mmu.shadow_sound cimport shadow_is_sound
 from pyx86v.mmu.sound cimport mmu_is_sound
 
+SINKS = ("console", "debug", "report", "input", "keys", "probe")
+
 cdef view(void* data, uint64_t size):
     """The memory itself, not a copy; valid until the machine runs on or is gone."""
     return memoryview(<uint8_t[:size]><uint8_t*>data) if size else b""
@@ -134,7 +136,7 @@ cdef list world_sections(Worlds* w, uint32_t i, str end):
 cdef list sink_sections(Sinks* s, str end):
     return [("console" + end, [view(s.console.data, s.console.size)]), ("debug" + end, [view(s.debug.data, s.debug.size)]),
             ("report" + end, [view(s.report.data, s.report.size)]), ("input" + end, [view(s.input.data, s.input.size)]),
-            ("keys" + end, [view(s.keys.data, s.keys.size)])]
+            ("keys" + end, [view(s.keys.data, s.keys.size)]), ("probe" + end, [view(s.probe.data, s.probe.size)])]
 
 
 cdef str name_end(uint32_t i):
@@ -238,14 +240,14 @@ cdef str load_world(Worlds* w, uint32_t i, dict sections, str end):
     s.guest.skipped = s.world.skipped
     if not (load_sink(&s.sinks.console, sections["console" + end]) and load_sink(&s.sinks.debug, sections["debug" + end]) and
             load_sink(&s.sinks.report, sections["report" + end]) and load_sink(&s.sinks.input, sections["input" + end]) and
-            load_sink(&s.sinks.keys, sections["keys" + end])):
+            load_sink(&s.sinks.keys, sections["keys" + end]) and load_sink(&s.sinks.probe, sections["probe" + end])):
         return "console: does not fit in memory"
     return media_load(s, sections, end)
 
 
 cdef str missing(uint32_t count, dict sections):
     """The first section of no fixed size that is not there, or None."""
-    for name in ["frames", "ram"] + [name + name_end(i) for i in range(count) for name in ("console", "debug", "report", "input", "keys")]:
+    for name in ["frames", "ram"] + [name + name_end(i) for i in range(count) for name in SINKS]:
         if name not in sections:
             return f"{name}: no such section, expected what Machine.save() writes"
     return None

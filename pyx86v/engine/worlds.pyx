@@ -9,7 +9,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT
 from pyx86v.cost.ledger cimport IDLE, SWITCH_TASK, UNITS_PER_CYCLE, WORLD_SWITCH, charge, charge_units
-from pyx86v.devices.platform cimport platform_next_event
 from pyx86v.devices.sinks cimport sinks_free, sinks_init
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.dma cimport bus_connect
@@ -21,7 +20,7 @@ from pyx86v.arch.ptes cimport FRAME_MASK
 from pyx86v.mmu.mmu cimport entry_hpa, level_find, mmu_enter
 from pyx86v.mmu.state cimport PagingContext, SIDE_D, SIDE_I
 from pyx86v.mmu.tlb cimport ARRAY_PDE, ARRAY_PDPTE, ARRAY_PML4E, TAG_NESTED, TLB_POOL
-from pyx86v.vmm.clock cimport INSTRUCTION_CYCLES, guest_time
+from pyx86v.vmm.clock cimport INSTRUCTION_CYCLES, next_event, units_until
 from pyx86v.vmm.guest cimport *
 
 cdef enum:
@@ -217,21 +216,17 @@ cdef void world_waits(Worlds* w) noexcept nogil:
     """The world in front has halted: when does its next event come?  Its own clock may be one of instructions."""
     cdef Engine* e = w.engine
     cdef Standing* s = &w.seat[w.plan.front].standing
-    cdef uint64_t now = guest_time(&e.guest), due = platform_next_event(&e.world.platform, now)
     s.waiting = True
-    if e.guest.clock_instructions:
-        s.wake = e.ledger.total + (due - now) * <uint64_t>UNITS_PER_CYCLE
-    else:
-        s.wake = due * <uint64_t>UNITS_PER_CYCLE
+    s.wake = e.ledger.total + units_until(&e.guest, next_event(&e.guest))
 
 cdef void world_goes_on(Worlds* w) noexcept nogil:
     """Its event has come.  Under --clock instructions the guest's clock skips what the machine spent elsewhere."""
     cdef Engine* e = w.engine
     cdef Standing* s = &w.seat[w.plan.front].standing
-    cdef uint64_t now = guest_time(&e.guest), due = platform_next_event(&e.world.platform, now)
+    cdef uint64_t due = next_event(&e.guest)
     s.waiting = False
-    if e.guest.clock_instructions and due != NEVER and due > now:
-        e.guest.skipped += due - now
+    if e.guest.clock_instructions and due != NEVER:
+        e.guest.skipped += units_until(&e.guest, due) // <uint64_t>UNITS_PER_CYCLE
 
 cdef bint ends_guest(int reason) noexcept nogil:
     return STOP_EXIT <= reason <= STOP_SHUTDOWN or reason == STOP_HOLE or reason == STOP_ERROR

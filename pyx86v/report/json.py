@@ -27,7 +27,7 @@ def _result(machine, one, name, end):
         "instructions": one.instructions, "cycles": one.cycles, "ledger": dict(one.ledger),
         "exits": {reason: dict(row) for reason, row in one.exits.items()},
         "tlb": dict(one.tlb), "walks": dict(one.walks), "shadow": dict(one.shadow), "holes": dict(one.holes),
-        "console": console, "report": list(one.report), "digest": one.digest(), "guests": [],
+        "console": console, "report": list(one.report), "digest": one.digest(), "probe": list(one.probe), "guests": [],
     }
 
 
@@ -46,6 +46,7 @@ class Total:
         self.style = ",".join(guest["style"] for guest in guests)
         self.console = "".join(guest["console"] for guest in guests)
         self.report = [word for guest in guests for word in guest["report"]]
+        self.probe = [plateau for guest in guests for plateau in guest["probe"]]
         for name in ("instructions", "cycles", "ledger", "tlb", "walks"):
             setattr(self, name, getattr(machine, name))
         self.holes, self.shadow, self.exits = {}, {}, {}

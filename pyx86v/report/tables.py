@@ -119,6 +119,16 @@ def guests_table(result):
     return rows
 
 
+def probe_table(runs, hertz, most=10):
+    """How long the guest held bit 0 of port 378h up: measured outside, and by its own clocks."""
+    rows = table("probe at port 378h", "up, by the ledger", "us", "by the guest's TSC", "of it", "by its timers", "of it")
+    for run in runs:
+        for index, up in enumerate(run["probe"][:most]):
+            rows.add_row(f"{run['style']} {index}", number(up["cycles"]), f"{1e6 * up['cycles'] / hertz:,.1f}",
+                         number(up["tsc"]), percent(up["tsc"], up["cycles"]), number(up["timers"]), percent(up["timers"], up["cycles"]))
+    return rows
+
+
 def holes_table(sites):
     """Sensitive instructions that did not trap, by address."""
     rows = table("hole", "address", "count", "effective", "symbol")

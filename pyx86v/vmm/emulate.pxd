@@ -12,7 +12,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.devices.lapic cimport Lapic, is_enabled
 from pyx86v.mmu.mmu cimport Translation, XLAT_EPT_VIOLATION, XLAT_OK, mmu_load_pdptes, pdptes_due
-from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.clock cimport tsc_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.paging cimport cr3_loaded, mode_changed, page_invalidated, pcid_invalidated, shadow_follow
 from pyx86v.vmm.msr cimport efer_write, is_canonical, msr_read, msr_write
@@ -74,12 +74,16 @@ cdef inline void cpuid_topology(uint32_t sub, uint32_t* r) noexcept nogil:
     r[2] = (sub & 0xff) | (sub + 1 << 8 if sub < 2 else 0)
 
 cdef inline void cpuid_frequency(const Guest* g, uint32_t leaf, uint32_t* r) noexcept nogil:
-    """15H: TSC = crystal * EBX / EAX, the crystal given as the frequency itself.  16H: base and maximum in MHz."""
+    """15H: TSC = crystal * EBX / EAX, the crystal, which the timers share, given as the frequency itself.  16H: base and
+    maximum in MHz."""
     r[0] = r[1] = 1
+    if g.tsc.numerator * g.timers.denominator != g.tsc.denominator * g.timers.numerator:
+        r[0] = <uint32_t>(g.tsc.denominator * g.timers.numerator)
+        r[1] = <uint32_t>(g.tsc.numerator * g.timers.denominator)
     r[2] = <uint32_t>g.frequency_hz
     r[3] = 0
     if leaf == 0x16:
-        r[0] = r[1] = <uint32_t>(g.frequency_hz // 1000000)
+        r[0] = r[1] = <uint32_t>(g.frequency_hz * r[1] // r[0] // 1000000)
         r[2] = 100
 
 cdef inline void emul_cpuid_values(Guest* g, uint32_t leaf, uint32_t sub, uint32_t* r) noexcept nogil:
@@ -149,7 +153,7 @@ cdef inline int emul_cpuid(Guest* g, Event* e) noexcept nogil:
 
 cdef inline int emul_rdtsc(Guest* g, Event* e) noexcept nogil:
     """RDTSC and (detail 1) RDTSCP.  The engine has checked CR4.TSD."""
-    cdef uint64_t tsc = guest_time(g) + g.vcpu.tsc_offset
+    cdef uint64_t tsc = tsc_time(g)
     g.cpu.gpr[RAX] = tsc & 0xffffffffULL
     g.cpu.gpr[RDX] = tsc >> 32
     if e.detail:

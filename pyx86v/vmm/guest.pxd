@@ -156,7 +156,7 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     bint interpreting    # the monitor executes the guest's instructions: the processor could not (vmx+shadow, real mode)
     uint64_t cr3         # as the guest wrote it, PCID included
     uint64_t msr_value[N_MSR_SLOTS]
-    uint64_t tsc_offset  # added to guest time
+    uint64_t tsc_offset  # added to what the TSC's policy gives (tsc_time)
     int stop_reason
     int stop_status
     bint halted
@@ -176,6 +176,11 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     Ring ring            # of a deprivileged guest
     uint64_t lead        # in the middle of a stretch (engine/price.pxd): its linear address, and 1; else 0
 
+ctypedef struct ClockPolicy:     # what a clock of the guest shows of machine time (clock.pxd)
+    uint64_t numerator   # clock cycles = machine cycles * numerator / denominator
+    uint64_t denominator
+    bint hidden          # the monitor's time does not pass
+
 ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at load, never saved
     Cpu* cpu
     Ledger* ledger
@@ -189,6 +194,8 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     void* owner          # the engine
     uint64_t frequency_hz
     bint clock_instructions     # --clock instructions
+    ClockPolicy timers          # of guest time, which the timers follow
+    ClockPolicy tsc             # of the time stamp counter, beside Vcpu.tsc_offset
     uint64_t skipped            # guest cycles skipped by HLT under --clock instructions; saved by the engine
     uint64_t elsewhere          # instructions of the ledger that other guests retired
     const char* cpu_vendor      # 12 characters

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.devices.platform cimport platform_msr_read, platform_msr_write, platform_tsc_set
-from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.clock cimport clock_time, guest_time, tsc_time
 from pyx86v.vmm.paging cimport nxe_changed
 from pyx86v.vmm.guest cimport Guest, N_MSR_SLOTS
 
@@ -154,7 +154,7 @@ cdef inline bint msr_read(Guest* g, uint32_t msr, uint64_t* out) noexcept nogil:
         g.cpu.get_segment(g.cpu, SEG_FS if msr == MSR_FS_BASE else SEG_GS, &seg)
         out[0] = seg.base
     elif msr == MSR_TSC:
-        out[0] = guest_time(g) + g.vcpu.tsc_offset
+        out[0] = tsc_time(g)
     elif msr == MSR_MTRRCAP:
         out[0] = 0x508               # 8 variable ranges, fixed ranges, write-combining (SDM 3A 11.11.1)
     elif msr == MSR_FEATURE_CONTROL:
@@ -186,7 +186,7 @@ cdef inline bint msr_write(Guest* g, uint32_t msr, uint64_t value) noexcept nogi
     if msr == MSR_EFER:
         return efer_write(g, value)
     if msr == MSR_TSC:
-        g.vcpu.tsc_offset = value - guest_time(g)
+        g.vcpu.tsc_offset = value - clock_time(g, &g.tsc)
         platform_tsc_set(g.platform, g.vcpu.tsc_offset, guest_time(g))
         return True
     if msr in (MSR_LSTAR, MSR_CSTAR, MSR_KERNEL_GS_BASE, MSR_FS_BASE, MSR_GS_BASE,

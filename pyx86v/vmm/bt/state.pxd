@@ -83,6 +83,7 @@ cdef enum:                   # BtInsn.callout
     CALLOUT_STACK            # PUSHF, POPF on a stack segment that is not flat
     CALLOUT_ADAPTIVE         # asked for by BtMode.no_inline
     CALLOUT_RARE             # could be translated, is not worth it
+    CALLOUT_EVENT            # CPUID, RDRAND: the monitor answers them under every style
     N_CALLOUTS
 
 cdef enum:                   # BtUnit.ends_with
