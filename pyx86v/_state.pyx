@@ -157,6 +157,12 @@ cdef class MachineState:
         return account_events(self.e.vcpu)
 
     @property
+    def blocks(self):
+        """Different pieces of code that the guest has executed: {"seen": all, "modelled": of these with the block model's price}."""
+        self._expect_made()
+        return {"seen": self.e.heat.used, "modelled": self.e.heat.priced} if self.e.heat is not NULL else {"seen": 0, "modelled": 0}
+
+    @property
     def shadow(self):
         """Counts of the monitor's shadow tables, as ShadowCounters in mmu/shadow_state.pxd has them; {} for a style without."""
         self._expect_made()

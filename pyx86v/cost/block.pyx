@@ -78,7 +78,7 @@ cdef void fill_class_tables() except *:
         name = cs_insn_name(handle, number)
         CLASS_OF_ID[number] = INDEX[class_of(name.decode())] if name != NULL else 0
         SENSITIVE_OF_ID[number] = BY_MNEMONIC.get(name.decode(), 0) if name != NULL else 0
-        ENDS_OF_ID[number] = name != NULL and name.decode() in ("sti", "stac", "clac")
+        ENDS_OF_ID[number] = name != NULL and name.decode() in ("sti", "stac", "clac", "pause")
     cs_close(&handle)
     for name_, number in INDEX.items():
         FLAGS_OF_CLASS[number] = (MARK_CT if name_ in TRANSFERS else 0) | (MARK_IO if name_ in PORTS else 0) | \
@@ -178,7 +178,7 @@ cdef inline int sensitive_by_form(int known, const Form* f) noexcept nogil:
 
 
 cdef inline bint ends_block(const Form* f, unsigned int id, int bits) noexcept nogil:
-    """Does the engine end a block behind it whatever follows?  STI, STAC, CLAC, and a load of SS, outside 16-bit code of DS or ES."""
+    """Does the engine end a block behind it whatever follows?  STI, STAC, CLAC, PAUSE, and a load of SS, outside 16-bit code of DS or ES."""
     cdef int reg = -1
     if f.map == MAP_ONE and not f.prefixes & PREFIX_VEX:
         if f.opcode == 0x8E:

@@ -20,7 +20,8 @@ cdef enum:
     PLAIN_INSNS = 64         # of a block, that one analysis takes
     PLAIN_BYTES = 240
     PATH_STEPS = 16          # a power of two
-    LOOP_INSNS = 128         # the longest loop that is analysed as one
+    LOOP_INSNS = 96          # the longest loop that is analysed as one
+    KNOWN_LOOPS = 64         # a power of two
     LOOP_BYTES = 1024
 
 ctypedef struct HeatSlot:
@@ -45,6 +46,7 @@ ctypedef struct Heat:
     uint32_t after           # executions at which it is asked
     uint64_t used            # slots,
     uint64_t priced          # and of these with a price
+    HeatSlot loops[KNOWN_LOOPS]  # what was found last, by the code: only saves time
     Path path                # saved
     HeatSlot slot[HEAT_SLOTS]   # saved
 
@@ -89,42 +91,62 @@ cdef inline void path_note(Path* p, uint64_t key, const uint8_t* code, uint32_t 
     memcpy(s.code, code, size)
     p.steps += 1
 
-cdef inline uint32_t path_loop(const Path* p, uint8_t* code, uint32_t* base) noexcept nogil:
-    """The loop that the last step closes: the steps since the same code ran before, up to the last.
+cdef inline const Step* step_back(const Path* p, uint64_t back) noexcept nogil:
+    return &p.step[(p.steps - 1 - back) & (PATH_STEPS - 1)]
 
-    Returns its bytes, 0 if there is none, and in base[0] the sum of its steps' prices by class.
+cdef inline uint64_t path_loop(const Path* p, uint32_t* size, uint32_t* base) noexcept nogil:
+    """How many steps make the loop that the last step closes: those since the same code ran before, up to the last; 0: none.
+
+    size, base   bytes, and the sum of the prices by class
     """
-    cdef const Step* last = &p.step[(p.steps - 1) & (PATH_STEPS - 1)]
-    cdef const Step* s
-    cdef uint64_t back = 1
-    cdef uint32_t insns = last.insns, size = last.bytes, at = 0
-    base[0] = last.base
+    cdef const Step* last = step_back(p, 0)
+    cdef const Step* s = last
+    cdef uint64_t back = 0
+    cdef uint32_t insns = 0
+    size[0] = base[0] = 0
     while True:
-        if back >= PATH_STEPS or back >= p.steps:
-            return 0
-        s = &p.step[(p.steps - 1 - back) & (PATH_STEPS - 1)]
-        if s.key == last.key:
-            break
         insns += s.insns
-        size += s.bytes
+        size[0] += s.bytes
         base[0] += s.base
-        if s.bits != last.bits or insns > LOOP_INSNS or size > LOOP_BYTES:
-            return 0
         back += 1
-    while back > 0:
-        back -= 1
-        s = &p.step[(p.steps - 1 - back) & (PATH_STEPS - 1)]
+        if s.bits != last.bits or insns > LOOP_INSNS or size[0] > LOOP_BYTES or back >= PATH_STEPS or back >= p.steps:
+            return 0
+        s = step_back(p, back)
+        if s.key == last.key:
+            return back
+
+cdef inline uint32_t loop_code(const Path* p, uint64_t steps, uint8_t* code) noexcept nogil:
+    """The loop's bytes, from its step with the least key on: the same wherever it was closed."""
+    cdef const Step* s
+    cdef uint64_t first = 0, i
+    cdef uint32_t at = 0
+    for i in range(1, steps):
+        if step_back(p, i).key < step_back(p, first).key:
+            first = i
+    for i in range(steps):
+        s = step_back(p, first - i if i <= first else first + steps - i)
         memcpy(code + at, s.code, s.bytes)
         at += s.bytes
-    return size
+    return at
+
+cdef inline uint32_t loop_units(Heat* h, const uint8_t* code, uint32_t size, int bits) noexcept nogil:
+    """Units of one turn of a loop; remembered, since each of its steps asks."""
+    cdef uint64_t key = code_key(code, size, bits)
+    cdef HeatSlot* known = &h.loops[key & (KNOWN_LOOPS - 1)]
+    if known.key != key:
+        known.key = key
+        known.units = code_units(h.model, code, size, bits, True)
+    return known.units
 
 cdef inline uint32_t path_price(Heat* h) noexcept nogil:
     """Units of the last step by the block model: its part, by the classes' prices, of the loop that it closes, or alone."""
     cdef uint8_t code[LOOP_BYTES]
-    cdef const Step* last = &h.path.step[(h.path.steps - 1) & (PATH_STEPS - 1)]
-    cdef uint32_t base, units = 0, size = path_loop(&h.path, code, &base)
-    if size:
-        units = <uint32_t>(<uint64_t>code_units(h.model, code, size, last.bits, True) * last.base // base)
+    cdef const Step* last = step_back(&h.path, 0)
+    cdef uint32_t size, base, units = 0
+    cdef uint64_t steps = path_loop(&h.path, &size, &base)
+    if steps:
+        size = loop_code(&h.path, steps, code)
+        units = <uint32_t>(<uint64_t>loop_units(h, code, size, last.bits) * last.base // base)
     if units == 0:
         units = code_units(h.model, last.code, last.bytes, last.bits, False)
     return units if units else last.base

@@ -118,12 +118,15 @@ cdef inline void record_stretch(Engine* e, BlockRecord* r) noexcept nogil:
         r.flags |= REC_COUNT
 
 cdef inline void classes_again(Engine* e, BlockRecord* r) noexcept nogil:
-    """Plain instructions get their classes' prices back."""
+    """Plain instructions get their classes' prices back, where they have others."""
     cdef uint8_t[8192] code
     cdef InsnMark marks[ENGINE_MAX_INSNS]
     cdef uint32_t price[ENGINE_MAX_INSNS]
     cdef InsnMark* m = &e.marks[r.first_mark]
     cdef int i, n
+    if not r.flags & REC_PRICED:
+        return
+    r.flags &= <uint16_t>~REC_PRICED
     read_quiet(e, r.pc, code, r.size)
     n = block_decode(e.decoder, code, r.size, r.pc, env_bits(e.env), marks, ENGINE_MAX_INSNS)
     price_marks(marks, n)
@@ -172,7 +175,7 @@ cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
     units = heat_execute(e.heat, &e.heat.slot[r.slot - 1], code, m[n - 1].end, env_bits(e.env), <uint32_t>n, m[n - 1].units)
     if units:
         spread(m, n, units, price)
-        r.flags &= <uint16_t>~REC_COUNT
+        r.flags = (r.flags | REC_PRICED) & <uint16_t>~REC_COUNT
         set_prices(e, r, price, n if n < r.count else r.count)
     set_cost(e, r)
 
@@ -189,7 +192,7 @@ cdef inline void price_rest(Engine* e, BlockRecord* r) noexcept nogil:
     cdef int i, j = 0, n
     classes_again(e, r)
     r.flags |= REC_CONTINUES
-    n = read_stretch(e, lead, code, marks)
+    n = read_stretch(e, lead, code, marks) if at < PLAIN_BYTES else 0
     if n and at < marks[n - 1].end:
         s = heat_find(e.heat, code_key(code, marks[n - 1].end, env_bits(e.env)), False)
     if s is not NULL and s.units:
@@ -203,6 +206,7 @@ cdef inline void price_rest(Engine* e, BlockRecord* r) noexcept nogil:
             here[i] = there[j]
         else:
             i = r.count
+        r.flags |= REC_PRICED
         set_prices(e, r, here, i)
     set_cost(e, r)
 

@@ -34,6 +34,7 @@ cdef enum RecordFlags:
     REC_OPEN = 2048      # a stretch goes on behind it
     REC_PART = 4096      # the plain part of its stretch is not all in it
     REC_CONTINUES = 8192 # it has run as the later part of a stretch, and is priced so
+    REC_PRICED = 16384   # its plain instructions have not, or not all, their classes' prices
 
 cdef extern from *:
     """

@@ -7,9 +7,7 @@ from pyx86v.cost.model.simulate cimport *
 from pyx86v.cost.model.types cimport *
 
 cdef enum:
-    ENGINE_UOPS = 160           # simulated at most, but at least
-    ENGINE_ITERATIONS = 16
-    ENGINE_TURN = 4             # repetitions that are compared: a width of four shows in no more
+    SMALL_UOPS = 160            # simulated of a small block
 
 
 cdef Arena* arena_new(dict table) except NULL:
@@ -49,15 +47,18 @@ cdef uint32_t code_units(Arena* a, const uint8_t* code, uint32_t size, int bits,
 
     0 if these are no whole instructions.  About 10 microseconds: fewer repetitions than a `BlockModel` makes.
     """
-    cdef int iterations, slots = 0, k
+    cdef int iterations, turn, slots = 0, k
     cdef int64_t units
     if <uint32_t>model_decode(&a.capstone, &a.uarch, code, size, bits, &a.block) != size or a.block.n == 0:
         return 0
     for k in range(a.block.n):
         slots += a.block.insns[k].slots
-    iterations = ENGINE_UOPS // slots // (2 * ENGINE_TURN) * (2 * ENGINE_TURN)
-    if iterations < ENGINE_ITERATIONS:
-        iterations = ENGINE_ITERATIONS
+    if slots >= 40:
+        turn, iterations = 1, 6
+    elif slots >= 12:
+        turn, iterations = 2, 8
+    else:                                               # alike after four: a width of four shows in no more
+        turn, iterations = 4, 16 if slots > 10 else SMALL_UOPS // (slots if slots else 1) // 8 * 8
     sim_start(&a.sim, WITH_ALL | WITH_LOOP | (0 if loop else WITH_APART), False)
-    units = simulate(&a.sim, &a.uarch, &a.block, iterations, ENGINE_TURN, NULL, 0)
+    units = simulate(&a.sim, &a.uarch, &a.block, iterations if iterations < MAX_ITERATIONS else MAX_ITERATIONS, turn, NULL, 0)
     return <uint32_t>units if 0 < units < 1 << 30 else 1
