@@ -25,8 +25,8 @@ HEAD = """# What is sensitive in Linux
 
 Written by `make census` (bench/census.py): Debian's kernels as distributed, `{args}`, from the first instruction to power-off, on skylake
 under `--clock instructions`. The initial RAM disk's script is that of tests/linux_guest.py. Classes are Popek and Goldberg's; an instruction traps
-if it always does outside ring 0 (`pyx86v audit --help`). Reading a port or a clock takes no time under this clock, only the instructions
-around it do: loops that wait by polling (`delay_tsc`, the PM timer's check in 32-bit kernels) execute far more often than on a real machine.
+if it always does outside ring 0 (`pyx86v audit --help`). An instruction is one cycle of this clock, a port 2,800, RDTSC 25: loops
+that wait (`delay_tsc`) execute a few times as often as on a real machine.
 """
 
 

@@ -40,15 +40,16 @@ FRESH_S = 24 * 3600             # how long the index is taken as it is
 
 # What the tests want: package -> the files to keep, as patterns of their names in it.
 PACKAGES = {
-    "linux-image-cloud-amd64:amd64": "boot/*",
-    "linux-image-amd64:amd64": "boot/*",
-    "linux-image-686:i386": "boot/*",
-    "linux-image-686-pae:i386": "boot/*",
-    "busybox-static:amd64": "*bin/busybox",
-    "busybox-static:i386": "*bin/busybox",
-    "memtest86+:amd64": "boot/*",
-    "seabios:all": "usr/share/seabios/*.bin",
-    "gnumach-image-1.8-486:i386": "boot/*",
+    "linux-image-cloud-amd64:amd64": ("boot/*", "*/drivers/ata/*.ko", "*/drivers/scsi/s*.ko", "*/drivers/cdrom/*.ko"),
+    "linux-image-amd64:amd64": ("boot/*",),
+    "linux-image-686:i386": ("boot/*",),
+    "linux-image-686-pae:i386": ("boot/*",),
+    "busybox-static:amd64": ("*bin/busybox",),
+    "busybox-static:i386": ("*bin/busybox",),
+    "memtest86+:amd64": ("boot/*",),
+    "seabios:all": ("usr/share/seabios/*.bin",),
+    "grub-pc-bin:amd64": ("usr/lib/grub/i386-pc/*",),
+    "gnumach-image-1.8-486:i386": ("boot/*",),
 }
 
 
@@ -64,11 +65,17 @@ def skip(reason):
 def files(package):
     """Where the wanted files of a package of PACKAGES lie; fetched when they are not there yet.  Raises Unavailable."""
     folder = CACHE / package.replace(":", "_")
-    if not (folder / "VERSION").exists():
+    if not is_fetched(package, folder):
         with locked():
-            if not (folder / "VERSION").exists():       # nobody was faster
+            if not is_fetched(package, folder):         # nobody was faster
                 fetch(package, folder)
     return folder
+
+
+def is_fetched(package, folder):
+    """Is all there that is wanted of the package today?"""
+    wanted = folder / "WANTED"
+    return (folder / "VERSION").exists() and wanted.exists() and wanted.read_text() == " ".join(PACKAGES[package])
 
 
 def find(package, pattern):
@@ -103,6 +110,7 @@ def fetch(package, folder):
         if len(archives) != 1:
             raise Unavailable(f"{package}: apt-get download left {len(archives)} files")
         unpack(archives[0], PACKAGES[package], folder)
+        (folder / "WANTED").write_text(" ".join(PACKAGES[package]))
         (folder / "VERSION").write_text(run("dpkg-deb", "-W", "--showformat=${Package}:${Architecture} ${Version}", str(archives[0])))
 
 
@@ -133,13 +141,13 @@ def real_name(package):
     return f"{depends[0]}:{architecture}"
 
 
-def unpack(archive, pattern, folder):
-    """The files of the archive that match, below the folder."""
+def unpack(archive, patterns, folder):
+    """The files of the archive that match one of the patterns, below the folder."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE) as packed, \
             tarfile.open(fileobj=packed.stdout, mode="r|") as members:
         for member in members:
             name = member.name.removeprefix("./")
-            if member.isfile() and fnmatch(name, pattern) and ".." not in name:
+            if member.isfile() and any(fnmatch(name, pattern) for pattern in patterns) and ".." not in name:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(members.extractfile(member).read())
         while packed.stdout.read(1 << 20):              # the padding: dpkg-deb shall not meet a closed pipe

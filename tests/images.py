@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Images for the boot loader's tests, put together from the formats' documents and not by the code under test."""
 import struct
+import zlib
 
 CODE = b"\xF4" * 16                                 # hlt
 
@@ -46,8 +47,8 @@ def multiboot_elf(flags=3, code=CODE, size=0x1000):
 
 
 def bzimage(version=0x20F, loadflags=1, kernel=b"\x90" * 4096, setup_sects=2, init_size=0x10000, preferred=0x1000000,
-            cmdline_size=100, initrd_addr_max=0x7FFFFFFF):
-    """The fields by their offsets in boot.rst."""
+            cmdline_size=100, initrd_addr_max=0x7FFFFFFF, release=None):
+    """The fields by their offsets in boot.rst; a kernel that says its release has a CRC-32 at its end."""
     setup = bytearray((setup_sects + 1) * 512)
     setup[0x1F1] = setup_sects
     struct.pack_into("<I", setup, 0x1F4, (len(kernel) + 15) // 16)
@@ -59,6 +60,10 @@ def bzimage(version=0x20F, loadflags=1, kernel=b"\x90" * 4096, setup_sects=2, in
     struct.pack_into("<IB", setup, 0x230, 0x200000, 1)
     struct.pack_into("<I", setup, 0x238, cmdline_size)
     struct.pack_into("<QI", setup, 0x258, preferred, init_size)
+    if release:
+        struct.pack_into("<H", setup, 0x20E, 0x70)                      # from 0x200 on
+        setup[0x270:0x270 + len(release) + 1] = release.encode() + b"\0"
+        kernel = kernel[:-4] + struct.pack("<I", zlib.crc32(bytes(setup) + kernel[:-4]) ^ 0xFFFFFFFF)
     return bytes(setup) + kernel
 
 

@@ -80,9 +80,9 @@ class Linux:
         return machine
 
 
-def linux(name="cloud", init=INIT, args=KERNEL_ARGS):
+def linux(name="cloud", init=INIT, args=KERNEL_ARGS, more=()):
     """The Linux of one of KERNELS, fetched when it is not there yet.  Raises Unavailable."""
-    content = initrd(init, name)
+    content = initrd(init, name, more)
     disk = CACHE / f"{hashlib.sha256(content).hexdigest()[:16]}.cpio"
     if not disk.exists():
         save(disk, content)
@@ -119,13 +119,13 @@ def entry(number, name, mode, data=b"", device=(0, 0)):
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def initrd(init=INIT, name="cloud"):
-    """The bytes of an initial RAM disk whose /init is the shell script `init`; the same for the same busybox."""
+def initrd(init=INIT, name="cloud", more=()):
+    """The bytes of an initial RAM disk whose /init is the shell script `init`, with `more` members; the same for the same busybox."""
     members = [(name, DIRECTORY) for name in ("bin", "dev", "proc")]
     members += [("dev/console", CHARACTER, b"", (5, 1)), ("dev/null", CHARACTER, b"", (1, 3)), ("dev/zero", CHARACTER, b"", (1, 5)),
                 ("bin/busybox", PROGRAM, busybox(name).read_bytes())]
     members += [(f"bin/{applet}", LINK, b"busybox") for applet in APPLETS]
-    members += [("init", PROGRAM, init.encode()), ("text", FILE, TEXT.encode())]
+    members += [("init", PROGRAM, init.encode()), ("text", FILE, TEXT.encode()), *more]
     archive = b"".join(entry(number, *member) for number, member in enumerate(members, 1)) + entry(0, "TRAILER!!!", 0)
     return archive + bytes(-len(archive) % 512)
 

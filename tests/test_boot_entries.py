@@ -7,53 +7,30 @@ import hashlib
 import re
 import struct
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import debian
 import images
 import linux_guest
+from boot_info import MEMORY, build, told, usable
 from pyx86v import Machine, boot
 from qemu_guest import QEMU, need_qemu
 
-GUEST = Path(__file__).parent / "guests" / "bootinfo"
 MIB = 1 << 20
-MEMORY = 64 * MIB
 ARGS = "one two=3"
 OTHER = b"another text\n"
-FLAGS = "-m32 -march=i686 -Os -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fcf-protection=none -mgeneral-regs-only -nostdlib -static"
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bootinfo")
-    done = subprocess.run(["gcc", *FLAGS.split(), "-Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments", "-T", GUEST / "link.lds",
-                           GUEST / "start.S", GUEST / "bootinfo.c", "-o", folder / "bootinfo.elf"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (folder / "first").write_text("first module")
-    (folder / "second").write_text("2")
-    return folder / "bootinfo.elf"
-
-
-def told(kernel, entry, modules=(), style="native"):
-    machine = Machine(memory=MEMORY, style=style)
-    machine.load(kernel, initrd=[str(module) for module in modules], kernel_args=ARGS, entry=entry)
-    stop = machine.run(max_instructions=10_000_000)
-    assert (stop.reason.value, stop.status) == ("exit", 0), (stop, machine.console)
-    return machine.console.decode().splitlines()
-
-
-def usable(lines):
-    """[(start, end)] of the usable areas."""
-    return [(int(start, 16), int(end, 16)) for word, start, end, kind in map(str.split, filter(lambda line: line.startswith("area"), lines))
-            if kind == "usable"]
+    return build(tmp_path_factory.mktemp("bootinfo"))
 
 
 @pytest.mark.parametrize("style", ["native", "vmx+ept", "svm+shadow", "trap+shadow"])
 def test_multiboot2_information(kernel, style):
     first, second = kernel.parent / "first", kernel.parent / "second"
-    lines = told(kernel, "multiboot2", [first, f"{second} with words"], style)
+    lines = told(kernel, "multiboot2", [first, f"{second} with words"], ARGS, style)
     assert lines[0] == "multiboot2" and lines[-1] == "end"
     assert [line for line in lines if line.split()[0] in ("command", "module", "symbol")] == [
         f"command line {ARGS}", "symbol kernel_main", "module first module words first", "module 2 words with words"]
@@ -68,7 +45,7 @@ def test_pvh_start_info_is_what_qemu_gives(kernel):
     done = subprocess.run([QEMU, "-accel", "tcg", "-m", "64", "-kernel", kernel, "-initrd", first, "-append", ARGS, "-display", "none",
                            "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    qemu, ours = done.stdout.splitlines(), told(kernel, "pvh", [first])
+    qemu, ours = done.stdout.splitlines(), told(kernel, "pvh", [first], ARGS)
     assert [line for line in ours if not line.startswith("area")] == [line for line in qemu if not line.startswith("area")]
     assert ours[0] == "pvh"
     (low, high), (qemu_low, qemu_high) = usable(ours), usable(qemu)

@@ -87,11 +87,40 @@ def test_interrupt_stops_within_a_second_and_shows_the_table(tmp_path):
     (["run", "hello", "--memory", "4G"], "memory"),
     (["run", str(ROOT / "LICENSE")], "format: not recognized"),
     (["run", "hello", "--initrd", "/nowhere"], "/nowhere: initrd: No such file"),
+    (["run", "{kernel}", "--initrd", "{large}", "--memory", "64M"], "kernel: initrd: 68157440 bytes do not fit between"),
+    (["run", "{corrupt}"], "corrupt: checksum: 0x"),
+    (["run", "{kernel}", "--entry", "pvh"], "kernel: entry: a kernel without the needed entry pvh"),
+    (["run", "hello", "--disk", "/nowhere"], "/nowhere: disk: No such file"),
+    (["run", "hello", "--disk", "{odd}"], "odd: disk: 700 bytes, expected whole sectors"),
+    (["run", "--cdrom", "{odd}"], "odd: cdrom: 700 bytes, expected whole sectors"),
+    (["run", "--bios", "{odd}"], "odd: firmware: expected whole 64 KiB units"),
+    (["run", "--bios", "{kernel}"], "kernel: firmware: expected whole 64 KiB units"),
+    (["run", "--guest", "hello,disk={odd}", "--guest", "hello"], "odd: disk: 700 bytes"),
+    (["run", "--guest", "hello,floppy={odd}"], "hello: --guest: 'floppy="),
 ])
-def test_bad_input_is_one_line_and_status_2(arguments, text):
-    done = pyx(*arguments)
+def test_bad_input_is_one_line_and_status_2(arguments, text, files):
+    done = pyx(*(argument.format(**files) for argument in arguments))
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("pyx86v: ") and done.stderr.count("\n") == 1 and text in done.stderr
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder, kernel = tmp_path_factory.mktemp("files"), images.bzimage(release="6.1.0")
+    made = {"kernel": kernel, "corrupt": kernel[:3000] + bytes([kernel[3000] ^ 1]) + kernel[3001:], "odd": bytes(700), "large": bytes(65 << 20)}
+    for name, data in made.items():
+        (folder / name).write_bytes(data)
+    return {name: folder / name for name in made}
+
+
+def test_guests_with_disks_of_their_own(tmp_path):
+    """Each boots from an image: `out` to the status port, as the boot sector of a disk and behind it, where no guest looks."""
+    for status in (1, 2):
+        sector = bytes([0xB0, status, 0xBA, 0xF4, 0x00, 0xEE, 0xF4]).ljust(510, b"\0") + b"\x55\xAA"
+        (tmp_path / f"{status}.raw").write_bytes(sector + bytes(512))
+    firmware = ["-q", "--json", "-", "--memory", "16M"]
+    done = pyx("run", *firmware, "--guest", f"{tmp_path}/1.raw,style=vmx+ept", "--guest", f"{tmp_path}/2.raw,disk={tmp_path}/1.raw")
+    assert [guest["end"]["status"] for guest in json.loads(done.stdout)["guests"]] == [1, 2], done.stderr
 
 
 def test_unusable_profile_file_is_one_line(tmp_path):

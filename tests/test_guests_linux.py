@@ -19,6 +19,7 @@ import debian
 import linux_guest
 from guest_list import ALL, EQUAL, HOLES, grouped, pairs
 from pyx86v import Machine, StopReason
+from pyx86v import boot as boot_image
 from pyx86v.report import symbols
 from qemu_guest import need_qemu, qemu_instructions
 
@@ -143,6 +144,16 @@ def test_the_kernel_without_its_wrapping():
     assert len(ends) == 1
     address, _, name = re.search(rb"^symbol ([0-9a-f]{16}) (.) (\S+)", machine.console, re.M).groups()
     assert symbols.load(unwrapped("cloud")).name(int(address, 16)) == name.decode()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_corrupt_kernel_is_refused(kernel, tmp_path):
+    """Debian signs its kernels, which changes what the CRC-32 does not cover."""
+    data = bytearray(guest(kernel).kernel.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "corrupt").write_bytes(data)
+    with pytest.raises(boot_image.BootError, match="corrupt: checksum: "):
+        boot_image.load(tmp_path / "corrupt", 256 << 20)
 
 
 @pytest.mark.parametrize("style", HOLES)

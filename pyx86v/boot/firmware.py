@@ -20,6 +20,13 @@ def find():
     return SEABIOS
 
 
+def named(path):
+    """The firmware that a user names; BootError when the file is none."""
+    if not is_firmware(read_file(path, "firmware")):
+        raise BootError(f"{path}: firmware: expected whole 64 KiB units, at most 16 MiB, with code at the reset vector")
+    return path
+
+
 def vga_rom(path):
     """(name, bytes) of the video BIOS beside the firmware, or where the package has it; None without."""
     for folder in (os.path.dirname(path), os.path.dirname(SEABIOS)):

@@ -4,7 +4,9 @@
 Source: the kernel's Documentation/arch/x86/boot.rst and zero-page.rst; offsets are those of struct boot_params.
 A vmlinux has no setup header, so its boot_params is made from nothing.
 """
+import re
 import struct
+import zlib
 from functools import partial
 
 from pyx86v.boot import elf, state
@@ -19,6 +21,8 @@ UNKNOWN_LOADER = 0xFF
 BOOT_CS, BOOT_DS = 0x10, 0x18
 PRESENT_WRITE, LARGE = 0x3, 0x80
 OLD_INITRD_MAX = 0x37FFFFFF     # before protocol 2.03
+CRC_SINCE, CRC_UNTIL = 0x208, (6, 15)                   # protocol with a CRC-32 at the end; release that wrote none any more
+PE_CHECKSUM, PE_SIGNATURES = 88, (152, 168)             # from the PE header on: the field; directory entry 4 of PE32, of PE32+
 E820_MAX = 128
 
 
@@ -115,6 +119,8 @@ def place_bzimage(layout, data, kernel_args, modules):
     # the last unit of 16 bytes may be partial, and a signature may follow
     if len(data) <= setup_size + size - 16:
         raise layout.error("syssize", f"the file has {len(data)} bytes, expected {setup_size + size}: truncated")
+    if version >= CRC_SINCE:
+        check_crc(layout, data, setup_size + size)
     params = BootParams(data[HEADER_AT:min(0x202 + data[0x201], setup_size, 0x290)])
     layout.add("kernel", MIB, data[setup_size:])
     working_end = reserve_working_area(layout, params, version, len(data) - setup_size)
@@ -122,6 +128,23 @@ def place_bzimage(layout, data, kernel_args, modules):
     highest = params.get(0x22C, "I") if version >= 0x203 else OLD_INITRD_MAX
     params.describe(cmdline, put_initrd(layout, modules, working_end, highest))
     return version, params
+
+
+def check_crc(layout, data, end):
+    """Refuse a kernel whose CRC-32 does not fit, which covers the file up to `end` (boot.rst, "The image checksum").
+
+    Whoever signs the file for UEFI changes two fields of its PE header afterwards, which were 0.
+    """
+    release = re.match(rb"(\d+)\.(\d+)", data[0x200 + struct.unpack_from("<H", data, 0x20E)[0]:][:16])
+    if not release or tuple(map(int, release.groups())) >= CRC_UNTIL or len(data) < end:
+        return
+    image, pe = bytearray(data[:end]), struct.unpack_from("<I", data, 0x3C)[0]
+    if image[pe:pe + 4] == b"PE\0\0" and pe + PE_SIGNATURES[1] + 8 <= end:
+        signatures = pe + PE_SIGNATURES[struct.unpack_from("<H", image, pe + 24)[0] == 0x20B]
+        image[pe + PE_CHECKSUM:pe + PE_CHECKSUM + 4] = bytes(4)
+        image[signatures:signatures + 8] = bytes(8)
+    if zlib.crc32(image) != 0xFFFFFFFF:
+        raise layout.error("checksum", f"{zlib.crc32(image) ^ 0xFFFFFFFF:#x} over the kernel and its CRC-32, expected 0: corrupt")
 
 
 def start_at(layout, entry, wide):

@@ -16,7 +16,7 @@ from pyx86v.report.screen import write as write_screen
 
 OPTIONAL_GUEST = click.argument("guest", metavar="[GUEST]", required=False)
 SEVERAL = click.option("--guest", "several", multiple=True, metavar="FILE[,style=...][,memory=...]",
-                       help="One of several guests that share the machine; also initrd=, kernel_args= and entry=.  Repeatable.")
+                       help="One of several guests that share the machine; also initrd=, kernel_args=, entry=, disk= and cdrom=.  Repeatable.")
 
 
 def find_guests(guest, several, options):

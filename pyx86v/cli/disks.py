@@ -22,4 +22,4 @@ def find(guest, options):
         return guests.find(guest)
     if not (options.disk or options.cdrom or options.bios):
         raise click.UsageError("Missing argument 'GUEST'.")
-    return guests.Guest(guest or (options.disk + options.cdrom + (options.bios,))[0], options.bios or firmware.find())
+    return guests.Guest(guest or (options.disk + options.cdrom + (options.bios,))[0], firmware.named(options.bios) if options.bios else firmware.find())

@@ -6,12 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyx86v.boot import BootError
+from pyx86v import disks
+from pyx86v.boot import BootError, firmware
 from pyx86v.cli.options import parse_size
 
 ROMS = Path(__file__).resolve().parents[1] / "_roms"
 FIRST_KEYS = ("name", "bits", "styles", "proves", "mission")
-FIELDS = ("style", "memory", "initrd", "kernel_args", "entry")     # what --guest says of one guest
+FIELDS = ("style", "memory", "initrd", "kernel_args", "entry", "disk", "cdrom")     # what --guest says of one guest
+IMAGES = ("disk", "cdrom")      # of them, those that may be repeated
 DEFAULT_MEMORY = "64M"
 LARGE_MEMORY = "256M"           # for what is not a bundled ROM: a distribution's kernel does not unpack itself in 64 MiB
 
@@ -62,8 +64,14 @@ def several(texts):
             key, equals, value = field.partition("=")
             if key not in FIELDS or not equals:
                 raise BootError(f"{name}: --guest: {field!r}, expected {', '.join(f'{each}=' for each in FIELDS)}")
-            given[key] = parse_size(value) if key == "memory" else value
-        parts.append((find(name), given))
+            if key in IMAGES:
+                given.setdefault(key, []).append(value)
+            else:
+                given[key] = parse_size(value) if key == "memory" else value
+        kind = disks.kind_of(name) if os.path.isfile(name) else None
+        if kind:                                        # an image that the guest boots from
+            given[kind] = [name, *given.get(kind, [])]
+        parts.append((Guest(name, firmware.find()) if kind else find(name), given))
     return Several(tuple(parts))
 
 

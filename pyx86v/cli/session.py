@@ -35,7 +35,8 @@ def start(guest, style, options, **more):
                               write_disks=not options.snapshot, **common)
             machine.load(parts[0][0].path, **{name: wanted[0][name] for name in LOADED})
         else:
-            machine = Machine(guests=[{"style": each["style"], "memory": each["memory"]} for each in wanted],
+            machine = Machine(guests=[{"style": each["style"], "memory": each["memory"], "disks": each.get("disk", ()),
+                                       "cdroms": each.get("cdrom", ()), "write_disks": not options.snapshot} for each in wanted],
                               quantum=options.quantum, **common)
             for view, (part, _), each in zip(machine.guests, parts, wanted, strict=True):
                 view.load(part.path, **{name: each[name] for name in LOADED})

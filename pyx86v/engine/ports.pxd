@@ -19,7 +19,7 @@ from pyx86v.engine.ring cimport ring_go_on, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
 from pyx86v.mmu.mmu cimport Translation
-from pyx86v.vmm.clock cimport guest_time
+from pyx86v.vmm.clock cimport MMIO_CYCLES, PORT_CYCLES, time_passes, guest_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.probe cimport probe_look
 
@@ -32,6 +32,7 @@ cdef inline uint64_t advance(Engine* e, uint64_t rip, int length) noexcept nogil
 
 cdef inline int device_in(Guest* g, Event* ev) noexcept nogil:
     cdef Engine* e = <Engine*>g.owner
+    time_passes(g, PORT_CYCLES)
     if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
         return RESUME if e.py_port(e.owner, ev) == 0 else STOP
     ev.value = platform_in(g.platform, g.sinks, ev.port, ev.size, guest_time(g))
@@ -40,6 +41,7 @@ cdef inline int device_in(Guest* g, Event* ev) noexcept nogil:
 cdef inline int device_out(Guest* g, Event* ev) noexcept nogil:
     cdef Engine* e = <Engine*>g.owner
     cdef int lines = g.platform.parallel.data
+    time_passes(g, PORT_CYCLES)
     if e.py_ports[ev.port >> 3] & (1 << (ev.port & 7)):
         return RESUME if e.py_port(e.owner, ev) == 0 else STOP
     platform_out(g.platform, g.sinks, ev.port, ev.size, <uint32_t>ev.value, guest_time(g))
@@ -48,6 +50,7 @@ cdef inline int device_out(Guest* g, Event* ev) noexcept nogil:
 
 cdef inline int device_mmio(Guest* g, Event* ev) noexcept nogil:
     cdef Engine* e = <Engine*>g.owner
+    time_passes(g, MMIO_CYCLES)
     if ev.kind == EV_MMIO_WRITE:
         if platform_mmio_write(g.platform, ev.gpa, ev.size, ev.value, guest_time(g)):
             return RESUME

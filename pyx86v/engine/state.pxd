@@ -110,7 +110,7 @@ ctypedef struct World:   # saved: one guest of the machine
     Window window
     Platform platform
     Shadow shadow        # of a style that has shadow tables
-    uint64_t skipped     # guest cycles skipped by HLT under --clock instructions; copied from Guest when saved
+    uint64_t skipped     # Guest.skipped, copied when saved
     Census census        # of an audit
     uint8_t style_state[STYLE_STATE_BYTES]
 

@@ -12,7 +12,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport REFLECT, RESUME, STOP
 from pyx86v.devices.lapic cimport Lapic, is_enabled
 from pyx86v.mmu.mmu cimport Translation, XLAT_EPT_VIOLATION, XLAT_OK, mmu_load_pdptes, pdptes_due
-from pyx86v.vmm.clock cimport tsc_time
+from pyx86v.vmm.clock cimport TSC_CYCLES, time_passes, tsc_time
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.paging cimport cr3_loaded, mode_changed, page_invalidated, pcid_invalidated, shadow_follow
 from pyx86v.vmm.msr cimport efer_write, is_canonical, msr_read, msr_write
@@ -153,7 +153,9 @@ cdef inline int emul_cpuid(Guest* g, Event* e) noexcept nogil:
 
 cdef inline int emul_rdtsc(Guest* g, Event* e) noexcept nogil:
     """RDTSC and (detail 1) RDTSCP.  The engine has checked CR4.TSD."""
-    cdef uint64_t tsc = tsc_time(g)
+    cdef uint64_t tsc
+    time_passes(g, TSC_CYCLES)
+    tsc = tsc_time(g)
     g.cpu.gpr[RAX] = tsc & 0xffffffffULL
     g.cpu.gpr[RDX] = tsc >> 32
     if e.detail:

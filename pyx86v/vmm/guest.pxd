@@ -196,7 +196,7 @@ ctypedef struct Guest:   # everything a handler may touch: pointers, rebuilt at 
     bint clock_instructions     # --clock instructions
     ClockPolicy timers          # of guest time, which the timers follow
     ClockPolicy tsc             # of the time stamp counter, beside Vcpu.tsc_offset
-    uint64_t skipped            # guest cycles skipped by HLT under --clock instructions; saved by the engine
+    uint64_t skipped            # guest cycles under --clock instructions beside the instructions' (clock.pxd); saved by the engine
     uint64_t elsewhere          # instructions of the ledger that other guests retired
     const char* cpu_vendor      # 12 characters
     const char* cpu_brand       # up to 48 characters
