@@ -60,6 +60,7 @@ cdef extern from *:
     const uint64_t FOREVER "PYX_FOREVER"
     int raise_pending "pyx_raise_pending"() except -1   # what a signal handler raised during or just after the run
 
+CACHE_MODES = ("off", "walks", "full")              # by CacheMode
 _REASONS = {STOP_EXIT: StopReason.EXIT, STOP_HALT: StopReason.HALT, STOP_SHUTDOWN: StopReason.SHUTDOWN, STOP_LIMIT: StopReason.LIMIT,
             STOP_HOLE: StopReason.HOLE, STOP_ERROR: StopReason.ERROR, STOP_BREAKPOINT: StopReason.BREAKPOINT}
 
@@ -125,6 +126,8 @@ cdef class Machine(MachineState):
     tsc      what the guests' time stamp counter shows of machine time: "equal", "offset=N" cycles more, "scale=N/M" of it, "hidden":
              without the monitor's time.  timers: the same for the clock that all timers follow, without offset.  Where the two differ
              in more than an offset, the local APIC offers no TSC-deadline mode
+    caches   "walks": references of page walks go through modelled data caches; "full": all data accesses do, which is slow; "off"
+    branches "on": a predictor and a return stack are modelled, which is slow; "off"
 
         m = Machine(memory=128 << 20, style="vmx+ept", profile="nehalem", clock="instructions")
         m.load("bzImage", initrd="initrd.cpio", kernel_args="console=ttyS0")
@@ -156,9 +159,11 @@ cdef class Machine(MachineState):
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, ept_page="4K",
                  shadow_unsync=0, guests=None, quantum=1_000_000, asids=None, holes="stop", audit=False,
-                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal"):
+                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal",
+                 caches="off", branches="off"):
         for name, value, known in (("clock", clock, ("cycles", "instructions")), ("engine", engine, ("inline", "portable", None)),
-                                   ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue"))):
+                                   ("ept_page", ept_page, ("4K", "2M", "1G")), ("holes", holes, ("stop", "continue")),
+                                   ("caches", caches, CACHE_MODES), ("branches", branches, ("off", "on"))):
             if value not in known:
                 raise ValueError(f"{name}: {value!r}, expected one of {', '.join(map(str, known))}")
         if self.e.uc is not NULL:
@@ -174,7 +179,7 @@ cdef class Machine(MachineState):
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
                         "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit,
                         "disks": [os.path.abspath(path) for path in disks], "cdroms": [os.path.abspath(path) for path in cdroms],
-                        "write_disks": write_disks, "tsc": tsc, "timers": timers}
+                        "write_disks": write_disks, "tsc": tsc, "timers": timers, "caches": caches, "branches": branches}
         tsc_policy, timer_policy = policy("tsc", tsc, True), policy("timers", timers, False)
         self._guests = [GuestOfMachine(self, i, styles(), **{"style": style, "memory": memory, "disks": disks, "cdroms": cdroms,
                                                              "write_disks": write_disks, **each})
@@ -201,6 +206,10 @@ cdef class Machine(MachineState):
         e.guest.ept_leaf = ept_leaf
         configure_profile(e, p, seed)
         configure_clocks(e, tsc, timers)
+        if self.options["caches"] != "off":
+            configure_caches(e, p, CACHE_MODES.index(self.options["caches"]))
+        if self.options["branches"] == "on":
+            configure_predictor(e, p)
         for each in self._guests:
             seat = &self.worlds.seat[<uint32_t>each.index]
             seat.style = _style_of(each.capsule)

@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.cost.block cimport decoder_forms
+from pyx86v.cost.predictor cimport BRANCH_CALL, BRANCH_CALL_INDIRECT, BRANCH_CONDITIONAL, BRANCH_INDIRECT, BRANCH_RETURN
 from pyx86v.devices.sinks cimport buffer_append
 from pyx86v.engine.account cimport Account, account_events, account_exits, account_ledger, account_now, account_tlb, account_walks
 from pyx86v.engine.census cimport census_rows, census_sites
@@ -161,6 +162,22 @@ cdef class MachineState:
         """Different pieces of code that the guest has executed: {"seen": all, "modelled": of these with the block model's price}."""
         self._expect_made()
         return {"seen": self.e.heat.used, "modelled": self.e.heat.priced} if self.e.heat is not NULL else {"seen": 0, "modelled": 0}
+
+    @property
+    def caches(self):
+        """{"l1": accesses that the first level had, "l2", "l3", "memory"} of the modelled data caches; {} without."""
+        self._expect_made()
+        c = self.e.ram.caches
+        return {"l1": c.level[0].hits, "l2": c.level[1].hits, "l3": c.level[2].hits, "memory": c.misses} if c is not NULL else {}
+
+    @property
+    def branches(self):
+        """{kind of branch: {"seen", "missed"}} of the modelled predictor; {} without."""
+        self._expect_made()
+        b = self.e.predictor
+        kinds = (("conditional", BRANCH_CONDITIONAL), ("indirect", BRANCH_INDIRECT), ("return", BRANCH_RETURN), ("call", BRANCH_CALL),
+                 ("call_indirect", BRANCH_CALL_INDIRECT))
+        return {name: {"seen": b.seen[<int>kind], "missed": b.missed[<int>kind]} for name, kind in kinds} if b is not NULL else {}
 
     @property
     def shadow(self):

@@ -88,7 +88,7 @@ class Machine:
             uc.reg_write(x86.UC_X86_REG_XMM0 + number, 0x0123456789abcdef0fedcba987654321 * (number + 3) & (1 << 128) - 1)
         self.n_gpr = 16 if self.wide else 8
         self.state = uc.context_save()
-        self.clear()
+        self.put(CODE, bytes([HLT]) * CODE_BYTES)
 
     def paging(self):
         uc = self.uc
@@ -149,7 +149,7 @@ class Machine:
 
     def clear(self):
         """All code is HLT."""
-        self.put(CODE, bytes([HLT]) * CODE_BYTES)
+        self.put(CODE, bytes([HLT]) * (CODE_BYTES if self.bits != 16 else 0x10000))
         self.uc.ctl_flush_tb()
 
     def put(self, physical, data):
@@ -349,7 +349,7 @@ class Monitor:
         self.counts["callouts"] += 1
         event, at = ring0.run(ip, t.gpr, flags, count=1)
         if event is not None or t.get(CODE + (ip if self.bits == 16 else ip & CODE_BYTES - 1), 1)[0] == HLT:
-            return Outcome(ring0, ("next", ip) if event is None else ("fault", event, ring0.error_code(), 0))
+            return Outcome(ring0, ("next", ip) if event is None else ("fault", event, ring0.error_code(), ring0.fault_address() if event == PF else 0))
         after = ring0.flags()
         t.gpr[:t.n_gpr] = ring0.gpr[:t.n_gpr]
         t.uc.reg_write(x86.UC_X86_REG_EFLAGS, after & ~FL_IOPL | FL_IF)

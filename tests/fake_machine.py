@@ -21,7 +21,8 @@ class Machine:
     made = []
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop",
-                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal"):
+                 disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal", caches="off",
+                 branches="off"):
         if style not in PER_INSTRUCTION:
             raise ValueError(f"style: {style!r}, expected native or vmx+ept")
         if clock not in ("cycles", "instructions"):
@@ -76,6 +77,7 @@ class Machine:
     walks = {"count": 2, "references": 8, "by_level": {"guest_1": 2}}
     shadow, holes, hole_sites = {}, {}, ()
     guests = probe = ()
+    caches = branches = {}
     report = [1, 2]
 
     @property

@@ -2,7 +2,7 @@
 """ACPI and MP tables, found and read as an operating system does, from the memory of a machine.
 
 Sources: ACPI specification 6.4 chapter 5; Intel MultiProcessor Specification 1.4 chapter 4.  iasl (Debian: acpica-tools) is the
-second reader; a Linux that boots with them is the third (test_linux_default.py).
+second reader; a Linux that boots with them is the third (test_guests_default.py).
 """
 import shutil
 import struct

@@ -13,7 +13,7 @@ from pyx86v.report import json as report
 from pyx86v.report import tables
 
 KEYS = ["style", "guest", "profile", "clock", "end", "instructions", "cycles", "ledger", "exits", "tlb", "walks", "shadow", "holes",
-        "console", "report", "digest", "probe", "guests", "wall_s"]
+        "caches", "branches", "console", "report", "digest", "probe", "guests", "wall_s"]
 
 
 @pytest.fixture

@@ -89,28 +89,14 @@ def test_a_shell_on_a_terminal(shell):
     before = session.command("cat /proc/uptime", r"\r\n([0-9.]+) ")[1]
     after = session.command("sleep 1; cat /proc/uptime", r"\r\n([0-9.]+) ")[1]
     assert 1 <= float(after) - float(before) < 20, "idle time passes by the wall clock"
-    session.child.send("\x01x")
-    assert session.ended() == 0
+    session.child.send("reboot -f\r")
+    assert session.ended() == 0, "the guest ends the session"
 
 
 def cpu_seconds(pid):
     """User and system time of a process (proc(5), fields 14 and 15 of stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@pytest.mark.linux
-def test_the_guest_ends_the_session(shell):
-    session = Session(shell).ready()
-    session.child.send("reboot -f\r")
-    assert session.ended() == 0
-
-
-@pytest.mark.linux
-def test_a_signal_restores_the_terminal(shell):
-    session = Session(shell).ready()
-    os.kill(session.child.pid, signal.SIGTERM)
-    assert session.ended() == 128 + signal.SIGTERM
 
 
 @pytest.mark.linux
@@ -125,15 +111,25 @@ def test_pipes(shell):
     assert child.returncode == 0 and b"\r\npiped 5\r\n" in out and b"Ctrl-A" not in errors
 
 
-def test_ctrl_a_leaves_a_guest_that_never_ends(tmp_path):
+def leave(child):
+    child.send("\x01x")
+
+
+def terminate(child):
+    os.kill(child.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("how, status", [(leave, 0), (terminate, 128 + signal.SIGTERM)])
+def test_leaving_a_guest_that_never_ends_restores_the_terminal(tmp_path, how, status):
     """A loop without HLT is served by a timer."""
     loop = tmp_path / "loop.bin"
     loop.write_bytes(b"\x90" * 65520 + b"\xEB\xFE" + b"\x90" * 14)
     session = Session(["run", str(loop), "--interactive", "--quiet"])
     session.child.expect("Ctrl-A x leaves")
     time.sleep(0.2)
-    session.child.send("\x01x")
-    assert session.ended() == 0
+    assert session.now() != session.settings, "raw mode"
+    how(session.child)
+    assert session.ended() == status
 
 
 @pytest.mark.parametrize("more", [["--json", "-"], ["--guest", "hello"]])

@@ -265,7 +265,7 @@ def test_file_that_is_not_text(tmp_path):
 def test_a_profile_is_the_callers_own():
     """A bundled file is read once; what one caller does to its Profile, the next does not see."""
     first, expected = load_profile("skylake"), dataclasses.asdict(load_profile("skylake"))
-    for owned in (first.cpuid, first.features, first.walk_cache):
+    for owned in (first.cpuid, first.features, first.walk_cache, first.cache, first.predictor):
         owned.clear()
     for owned in (first.prices, first.instructions):
         owned[:] = [0] * len(owned)

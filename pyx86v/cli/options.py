@@ -61,6 +61,8 @@ class Options:
     clock: str = "cycles"
     tsc: str = "equal"
     timers: str = "equal"
+    caches: str = "off"
+    branches: str = "off"
     max_cycles: int = None
     max_instructions: int = None
     kernel_args: str = ""
@@ -84,6 +86,9 @@ SHARED = (
     click.option("--tsc", default="equal", show_default=True, metavar="equal|hidden|offset=N|scale=N/M",
                  help="What the guest's time stamp counter shows of machine time; hidden: not the monitor's part."),
     click.option("--timers", default="equal", show_default=True, metavar="equal|hidden|scale=N/M", help="The same for its timers: PIT, RTC, ACPI and APIC."),
+    click.option("--caches", default="off", show_default=True, metavar="off|walks|full",
+                 help="Do page-table references (walks), or all data accesses (full, slow), go through modelled data caches?"),
+    click.option("--branches", default="off", show_default=True, metavar="off|on", help="Model a branch predictor (slow)."),
     click.option("--max-cycles", type=Count(), metavar="N", help="Stop after N modelled cycles (status 124)."),
     click.option("--max-instructions", type=Count(), metavar="N", help="Stop after N guest instructions (status 124)."),
     click.option("--kernel-args", default="", metavar="TEXT", help="The guest's command line."),

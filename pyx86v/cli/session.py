@@ -25,7 +25,8 @@ PERIOD_S = 0.2                  # how often the progress line changes, in second
 def start(guest, style, options, **more):
     """A Machine (with the arguments `more`) with the guest, or several, loaded; ValueError (one line) for what cannot be."""
     from pyx86v import Machine
-    common = {"profile": options.cpu, "clock": options.clock, "tsc": options.tsc, "timers": options.timers, "holes": options.holes, **more}
+    common = {"profile": options.cpu, "clock": options.clock, "tsc": options.tsc, "timers": options.timers,
+              "caches": options.caches, "branches": options.branches, "holes": options.holes, **more}
     parts = [(guest, {})] if isinstance(guest, Guest) else guest.parts
     wanted = [{"style": style, "memory": options.memory or options.size(part.memory), "initrd": options.initrd,
                "kernel_args": options.kernel_args, "entry": options.entry, **given} for part, given in parts]

@@ -32,7 +32,9 @@ cpdef enum Cause:
     IDLE = 18            # HLT: time skipped to the next event
     SHADOW = 19          # the monitor's work on shadow tables
     WORLD_SWITCH = 20    # another guest is put on the processor
-    N_CAUSES = 21
+    CACHE = 21           # what data accesses take beyond a hit in the first-level cache (--caches full)
+    BRANCH = 22          # mispredicted branches (--branches)
+    N_CAUSES = 23
 
 cpdef enum Price:        # one line of a profile each; units are charged, profiles are written in cycles
     TLB_L2_HIT = 0       # first-level miss that hits the second level
@@ -95,7 +97,12 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     EMUL_REFLECT = 57    # enter the guest's handler: gate, segments and task state read, frame pushed
     EMUL_SEGMENT = 58    # segment load, far transfer, IRET by software: descriptors read and checked
     EMUL_FLAG = 59       # CLI, STI, SWAPGS: a variable of the monitor
-    N_PRICES = 60
+    CACHE_L1 = 60        # an access that this level has, from load to use: page-table references with --caches
+    CACHE_L2 = 61
+    CACHE_L3 = 62
+    CACHE_MEMORY = 63    # or none
+    BRANCH_MISS = 64     # what a mispredicted branch takes more
+    N_PRICES = 65
 
 ctypedef struct Ledger:
     uint64_t total                  # units

@@ -78,6 +78,8 @@ class Profile:
     walk_cache: dict       # entries by "pde", "pdpte", "pml4e"
     nested_tlb: int        # entries
     asids: int             # tags of TLB entries that a monitor may use: VPIDs or ASIDs but 0
+    cache: dict            # (bytes, ways) by "l1", "l2", "l3"; empty: the profile models none
+    predictor: dict        # entries by "counters", "targets", "returns"; empty: the same
     prices: list           # units of 1/64 cycle, indexed by ledger.Price
     instructions: list     # units of 1/64 cycle, indexed by class number (classes.INDEX)
     block_model: str       # the profile of the block model for this processor, "": none, instructions cost what their classes cost
@@ -218,8 +220,41 @@ class _File:
         self.rows.append(Row("block_model", "after", after, "executions", source, status, (), note))
         return name, after
 
+    def caches(self):
+        """{level: (bytes, ways)} of the data caches, none where there is no table."""
+        table = self.table("cache", ("l1", "l2", "l3")) if "cache" in self.data else {}
+        sizes = {}
+        for name, line in table.items():
+            where = f"cache.{name}"
+            if not isinstance(line, dict):
+                self.fail(where, "a line { bytes, ways, status, source }")
+            self.only(line, where, ("bytes", "ways", "status", "source", "note"))
+            sizes[name] = self.count(line, where, "bytes", 64, 64 << 20), self.count(line, where, "ways", 1, 64)
+            if sizes[name][0] % (64 * sizes[name][1]):
+                self.fail(f"{where}.bytes", f"a multiple of {sizes[name][1]} ways of 64 bytes, got {sizes[name][0]}")
+            source, status, note = self.origin(line, where)
+            self.rows.append(Row("cache", name, sizes[name][0], "bytes", source, status, (), note))
+        return sizes
+
+    def predictor(self):
+        """{table: entries} of the branch predictor, none where there is no table."""
+        most = {"counters": 65536, "targets": 8192, "returns": 64}       # as cost/predictor.pxd
+        table = self.table("predictor", tuple(most)) if "predictor" in self.data else {}
+        sizes = {}
+        for name in most if table else ():
+            where = f"predictor.{name}"
+            line = self.take(table, "predictor", name, dict, "a line { entries, status, source }")
+            self.only(line, where, ("entries", "status", "source", "note"))
+            sizes[name] = self.count(line, where, "entries", 1, most[name])
+            if sizes[name] & (sizes[name] - 1):
+                self.fail(f"{where}.entries", f"a power of two, got {sizes[name]}")
+            source, status, note = self.origin(line, where)
+            self.rows.append(Row("predictor", name, sizes[name], "entries", source, status, (), note))
+        return sizes
+
     def profile(self, name):
-        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "prices", "instructions", "block_model"))
+        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "cache", "predictor", "prices", "instructions",
+                              "block_model"))
         processor = self.table("processor", ("title", "frequency_hz", "maxphyaddr", "cpuid", "features", "asids", "source", "status", "note"))
         source, status, note = self.origin(processor, "processor")
         frequency = self.count(processor, "processor", "frequency_hz", 1_000_000, 10_000_000_000)
@@ -248,7 +283,7 @@ class _File:
         sizes = self.walk_caches()
         nested_tlb = sizes.pop("nested_tlb")
         return Profile(name, self.take(processor, "processor", "title", str, "a string"), frequency, maxphyaddr, dict(cpuid),
-                       dict(features), tlbs, sizes, nested_tlb, asids, self.prices("prices", PRICES),
+                       dict(features), tlbs, sizes, nested_tlb, asids, self.caches(), self.predictor(), self.prices("prices", PRICES),
                        self.prices("instructions", tuple(CLASSES)), *self.block_model(), tuple(self.rows))
 
 
@@ -298,6 +333,7 @@ def load_profile(name_or_path):
     """
     profile = _read_once(str(name_or_path)) if str(name_or_path) in profile_names() else _read(name_or_path)
     return dataclasses.replace(profile, cpuid=dict(profile.cpuid), features=dict(profile.features), walk_cache=dict(profile.walk_cache),
+                               cache=dict(profile.cache), predictor=dict(profile.predictor),
                                prices=list(profile.prices), instructions=list(profile.instructions))
 
 

@@ -16,14 +16,14 @@ cdef list census_rows(const Census* c)
 cdef list census_sites(const Census* c)
 
 cdef inline bint census_wants(Engine* e, const BlockRecord* r) noexcept nogil:
-    """Does the block contain a sensitive instruction (and is there an audit)?"""
+    """Does the block contain a sensitive instruction (and is there an audit)?  With a predictor every block takes the slow path."""
     cdef int i
     if not e.audit:
-        return False
+        return e.predictor is not NULL
     for i in range(r.count):
         if e.marks[r.first_mark + i].flags >> MARK_SENSITIVE:
             return True
-    return False
+    return e.predictor is not NULL
 
 cdef inline uint64_t* site_count(Census* c, uint64_t address, uint64_t number) noexcept nogil:
     """The count of the instruction at an address: open addressing, and no place is ever given up, so each is found again."""

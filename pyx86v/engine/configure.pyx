@@ -6,7 +6,9 @@ from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.block cimport InsnMark, decoder_free, decoder_new
 from pyx86v.cost.heat cimport heat_free, heat_new
+from pyx86v.cost.predictor cimport Predictor
 from pyx86v.engine.state cimport *
+from pyx86v.mmu.cache cimport LINE_SHIFT, Caches
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
 from pyx86v.mmu.tlb cimport *
 from pyx86v.vmm.guest cimport ClockPolicy
@@ -116,6 +118,40 @@ cdef int configure_clocks(Engine* e, object tsc, object timers) except -1:
     e.guest.timers = ClockPolicy(timers.numerator, timers.denominator, timers.hidden)
     return 0
 
+cdef int configure_caches(Engine* e, object p, int mode) except -1:
+    """The profile's data caches, in a CacheMode that is not off.  ValueError when it has none."""
+    cdef uint64_t lines = 0
+    cdef Caches header
+    cdef int i
+    if not p.cache:
+        raise ValueError(f"caches: the profile {p.name} has none, expected off")
+    memset(&header, 0, sizeof(Caches))
+    for i, name in enumerate(("l1", "l2", "l3")):
+        size, ways = p.cache.get(name, (0, 0))
+        header.level[i].sets = size // (ways << LINE_SHIFT) if ways else 0
+        header.level[i].ways = ways
+        header.level[i].first = <uint32_t>lines
+        lines += size >> LINE_SHIFT
+    header.mode = mode
+    header.bytes = sizeof(Caches) + lines * sizeof(uint32_t)
+    e.ram.caches = <Caches*>calloc(header.bytes, 1)
+    if e.ram.caches is NULL:
+        raise MemoryError("caches")
+    e.ram.caches[0] = header
+    return 0
+
+
+cdef int configure_predictor(Engine* e, object p) except -1:
+    """The profile's branch predictor.  ValueError when it has none."""
+    if not p.predictor:
+        raise ValueError(f"branches: the profile {p.name} has no predictor, expected off")
+    e.predictor = <Predictor*>calloc(1, sizeof(Predictor))
+    if e.predictor is NULL:
+        raise MemoryError("predictor")
+    e.predictor.counters, e.predictor.targets, e.predictor.returns = (p.predictor[name] for name in ("counters", "targets", "returns"))
+    memset(e.predictor.counter, 1, sizeof(e.predictor.counter))
+    return 0
+
 # Memory ----------------------------------------------------------------------------------------
 
 cdef uint64_t place_world(Engine* e, World* w, uint64_t at, uint64_t guest_bytes, uint64_t monitor_bytes) noexcept:
@@ -197,6 +233,8 @@ cdef void free_engine(Engine* e) noexcept:
     free(e.page_flips)
     free(e.write_map)
     heat_free(e.heat)
+    free(e.ram.caches)
+    free(e.predictor)
     if e.decoder is not NULL:
         decoder_free(e.decoder)
     if e.ram.base is not NULL:

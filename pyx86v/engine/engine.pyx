@@ -20,9 +20,11 @@ from pyx86v.cost.ledger cimport IDLE, UNITS_PER_CYCLE, charge_units
 from pyx86v.devices.platform cimport platform_advance, platform_irq
 from pyx86v.engine.access cimport *
 from pyx86v.engine.blocks cimport *
+from pyx86v.engine.branches cimport branch_seen
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.census cimport census_block
+from pyx86v.engine.datacache cimport on_data
 from pyx86v.engine.deliver cimport *
 from pyx86v.engine.descriptors cimport has_error_code, load_flat, set_cpl
 from pyx86v.engine.hole cimport ring_hole
@@ -43,6 +45,7 @@ from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
 from pyx86v.engine.task cimport FAR_FAULT, FAR_RUN, far_done, far_step, style_switch_task, task_possible
 from pyx86v.engine.uc cimport *
+from pyx86v.mmu.cache cimport CACHES_FULL
 from pyx86v.vmm.clock cimport guest_time, units_until
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_written
@@ -180,6 +183,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         leave_block(e, r.eip)
     e.step_next = False
     e.split_eip = NEVER
+    if e.predictor is not NULL:
+        branch_seen(e, r)
     price_block(e, r)
     grant(e, grant_until(e, pending or e.vcpu.lead != 0 or e.breakpoint_count != 0 or e.resuming != RESUME_NOT or e.vcpu.ring.step))
     if r.flags & REC_STRADDLE:
@@ -469,6 +474,8 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_syscall, e, 1, 0, UC_X86_INS_SYSCALL)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_INSN, <void*>on_sysenter, e, 1, 0, UC_X86_INS_SYSENTER)
     err = err or uc_hook_add(e.uc, &h, UC_HOOK_BLOCK, <void*>on_block, e, 1, 0)
+    if e.ram.caches is not NULL and e.ram.caches.mode == CACHES_FULL:
+        err = err or uc_hook_add(e.uc, &h, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, <void*>on_data, e, 1, 0)
     if portable:
         err = err or uc_hook_add(e.uc, &h, UC_HOOK_EDGE_GENERATED, <void*>on_edge, e, 1, 0)
     err = err or uc_ctl_exits_enable(e.uc)

@@ -17,6 +17,7 @@ from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnInfo, InsnMark, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.budget cimport grant, settle, spend
+from pyx86v.engine.datacache cimport data_line
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.remap cimport code_page_filled
 from pyx86v.engine.ops cimport env_bits
@@ -372,6 +373,8 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     if e.vcpu.exit_total != exits:
         exit_in_block(e)
     if status == XLAT_OK:
+        if e.ram.caches is not NULL and access != ACCESS_FETCH and (t.source == FROM_L2 or t.source == FROM_WALK):
+            data_line(e, t.hpa + (va & PAGE_MASK))
         if access == ACCESS_FETCH:
             prot = fill_fetch(e, &t, page, mmu_idx)
         else:

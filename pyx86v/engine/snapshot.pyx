@@ -20,12 +20,14 @@ from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.heat cimport heat_image, heat_load
 from pyx86v.cost.ledger cimport Ledger
+from pyx86v.cost.predictor cimport Predictor
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.media cimport media_load, media_sections
-from pyx86v.engine.sound cimport ledger_is_sound, registers_are_sound, schedule_is_sound, standing_is_sound, world_is_sound
+from pyx86v.engine.sound cimport caches_are_sound, ledger_is_sound, predictor_is_sound, registers_are_sound, schedule_is_sound, standing_is_sound, world_is_sound
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
+from pyx86v.mmu.cache cimport Caches
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.mmu.shadow_sound cimport shadow_is_sound
@@ -117,6 +119,11 @@ cdef list machine_sections(Worlds* w):
     """The structs without pointers that the machine has once, as they are."""
     cdef Engine* e = w.engine
     sections = [("ledger", [view(e.ledger, sizeof(Ledger))]), ("mmu", [view(e.mmu, sizeof(Mmu))])]
+    if e.ram.caches is not NULL:
+        sections.append(("caches", [view(e.ram.caches, e.ram.caches.bytes)]))
+    if e.predictor is not NULL:
+        e.predictor.last.pending = e.branch_block is not NULL and e.branch_block is e.current[0]
+        sections.append(("predictor", [view(e.predictor, sizeof(Predictor))]))
     if w.plan.count > 1:
         sections.append(("schedule", [view(&w.plan, sizeof(Schedule))]))
     return sections
@@ -202,6 +209,12 @@ cdef str load_machine(Worlds* w, dict sections):
     cdef bytes ledger = bytes(view(e.ledger, sizeof(Ledger))), mmu = bytes(view(e.mmu, sizeof(Mmu)))
     cdef Schedule fresh = w.plan
     cdef uint8_t[::1] own
+    cdef Caches caches
+    cdef Predictor predictor
+    if e.ram.caches is not NULL:
+        caches = e.ram.caches[0]
+    if e.predictor is not NULL:
+        predictor = e.predictor[0]
     for name, buffers in machine_sections(w):
         own = buffers[0]
         problem = load_bytes(<void*>&own[0], own.shape[0], name, sections)
@@ -210,6 +223,11 @@ cdef str load_machine(Worlds* w, dict sections):
     if not schedule_is_sound(&w.plan, &fresh):
         w.plan = fresh                       # the seats that there are
         return cannot_be("schedule")
+    if e.ram.caches is not NULL and not caches_are_sound(e.ram.caches, &caches):
+        e.ram.caches[0] = caches
+        return cannot_be("caches")
+    if e.predictor is not NULL and not predictor_is_sound(e.predictor, &predictor):
+        return cannot_be("predictor")
     if not ledger_is_sound(e.ledger, <const Ledger*><const char*>ledger):
         return cannot_be("ledger")
     return None if mmu_is_sound(e.mmu, <const Mmu*><const char*>mmu, e.ram.size) else cannot_be("mmu")
@@ -284,5 +302,6 @@ cdef str snapshot_apply(Worlds* w, dict sections):
         worlds_book(w)
         w.seat[0].standing.left = busy(e)
     world_stand(w, w.plan.front)
+    e.branch_block = e.current[0] if e.predictor is not NULL and e.predictor.last.pending else NULL
     tlb_flush_x86_64(e.cpu)
     return None

@@ -10,11 +10,13 @@ from pyx86v.arch.ptes cimport PAGING_LONG
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport PAGE_MASK
 from pyx86v.cost.ledger cimport Ledger
+from pyx86v.cost.predictor cimport N_BRANCH_KINDS, Predictor
 from pyx86v.devices.sound cimport platform_is_sound
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport TSS_AVAILABLE, TSS_KIND
 from pyx86v.engine.state cimport CENSUS_MODES, World
 from pyx86v.engine.worlds cimport MAX_WORLDS, Schedule, Standing
+from pyx86v.mmu.cache cimport CACHE_LEVELS, Caches
 from pyx86v.mmu.memory cimport Window
 from pyx86v.mmu.state cimport PagingContext, paging_mode
 from pyx86v.vmm.guest cimport Guest, Style, Vcpu
@@ -93,6 +95,18 @@ cdef inline bint ledger_is_sound(const Ledger* l, const Ledger* fresh) noexcept 
         sum += l.by[i]
     return sum == l.total and l.total >> TIME_BITS == 0 and l.instructions >> TIME_BITS == 0 and \
         memcmp(&l.price, &fresh.price, sizeof(l.price)) == 0
+
+cdef inline bint caches_are_sound(const Caches* c, const Caches* fresh) noexcept nogil:
+    """Where the lines are and how many.  What they name is only compared."""
+    cdef int i
+    for i in range(CACHE_LEVELS):
+        if c.level[i].sets != fresh.level[i].sets or c.level[i].ways != fresh.level[i].ways or c.level[i].first != fresh.level[i].first:
+            return False
+    return c.bytes == fresh.bytes and c.mode == fresh.mode
+
+cdef inline bint predictor_is_sound(const Predictor* p, const Predictor* fresh) noexcept nogil:
+    """The tables' sizes; every index is taken modulo them."""
+    return p.last.kind < N_BRANCH_KINDS and p.counters == fresh.counters and p.targets == fresh.targets and p.returns == fresh.returns
 
 cdef inline bint schedule_is_sound(const Schedule* p, const Schedule* fresh) noexcept nogil:
     return p.count == fresh.count and p.front < p.count and p.quantum == fresh.quantum and p.last_asid == fresh.last_asid and \

@@ -12,6 +12,7 @@ from pyx86v.cost.block cimport Decoder, InsnMark
 from pyx86v.cost.heat cimport Heat
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.cost.ledger cimport Ledger
+from pyx86v.cost.predictor cimport Predictor
 from pyx86v.engine.uc cimport uc_engine
 from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
@@ -164,6 +165,8 @@ ctypedef struct Engine:
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
     bint audit           # take the census
+    Predictor* predictor     # NULL: branches are not predicted (branches.pxd)
+    const BlockRecord* branch_block  # the block that ended in Predictor.last; NULL: none did
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
     uint64_t* write_map      # by host frame: 0, gva | 1 of the one page mapped writable, or all ones

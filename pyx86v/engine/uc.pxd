@@ -19,6 +19,8 @@ cdef extern from "unicorn/unicorn.h" nogil:
         UC_HOOK_INSN
         UC_HOOK_BLOCK
         UC_HOOK_INSN_INVALID
+        UC_HOOK_MEM_READ
+        UC_HOOK_MEM_WRITE
         UC_HOOK_EDGE_GENERATED
         UC_X86_INS_IN
         UC_X86_INS_OUT

@@ -6,6 +6,7 @@ An access outside RAM reads all ones and writes nothing, as on a bus where no de
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 from pyx86v.arch.types cimport gpa_t, hpa_t
+from pyx86v.mmu.cache cimport Caches
 
 cdef extern from *:
     """
@@ -16,6 +17,7 @@ cdef extern from *:
 ctypedef struct Ram:     # holds a pointer: never part of saved state
     uint8_t* base
     uint64_t size        # bytes, a multiple of PAGE_SIZE
+    Caches* caches       # data caches before it; NULL: not modelled
 
 ctypedef struct Window:  # a world's guest-physical memory inside the machine's RAM
     hpa_t base           # bytes

@@ -501,7 +501,7 @@ cdef inline int mmu_load_pdptes(Mmu* m, const Ram* ram, Ledger* ledger, PagingCo
         w.qualification &= ~<uint64_t>QUAL_GVA_VALID
         return walk_failed(&w, status, 0, NULL, out)
     m.count.pdpte_loads += 1
-    charge(ledger, WALK_GUEST_1 + 2, WALK_REF_1 + 2)
+    charge_reference(&w, page.hpa + (at & 0xfff) if page.hpa != HPA_NONE else HPA_NONE, WALK_GUEST_1 + 2, WALK_REF_1 + 2)
     for i in range(4):
         ram_read64(ram, page.hpa + (at & 0xfff) + 8 * i if page.hpa != HPA_NONE else HPA_NONE, &pdpte[i])
         if pdpte[i] & PTE_P and pdpte[i] & reserved_pdpte(ctx.maxphyaddr):

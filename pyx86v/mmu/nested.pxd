@@ -9,7 +9,8 @@ from libc.stdint cimport uint64_t
 from pyx86v.arch.ptes cimport *
 from pyx86v.arch.regs cimport PFEC_I, PFEC_P, PFEC_RSVD, PFEC_U, PFEC_W
 from pyx86v.arch.types cimport gpa_t, hpa_t
-from pyx86v.cost.ledger cimport Ledger, NESTED_REF_1, NESTED_TLB_HIT, TLB, WALK_NESTED_1, charge
+from pyx86v.cost.ledger cimport CACHE_L1, Ledger, NESTED_REF_1, NESTED_TLB_HIT, TLB, WALK_NESTED_1, charge
+from pyx86v.mmu.cache cimport cache_access
 from pyx86v.mmu.memory cimport HPA_NONE, Ram, ram_read64, ram_write64, window_hpa
 from pyx86v.mmu.pwc cimport nested_tlb_fill, nested_tlb_find
 from pyx86v.mmu.state cimport *
@@ -61,12 +62,16 @@ cdef inline bint nested_final(uint64_t qualification) noexcept nogil:
     """Was it the page itself that could not be reached?  No bit of either format stands for something else in the other."""
     return qualification & (QUAL_FINAL | NPF_FINAL) != 0
 
+cdef inline void charge_reference(Walker* w, hpa_t at, int cause, int price) noexcept nogil:
+    """Book one reference to a paging structure at the price of its level, or of the cache that has it."""
+    charge(w.ledger, cause, price if w.ram.caches is NULL else CACHE_L1 + cache_access(w.ram.caches, at))
+
 cdef inline uint64_t ept_read(Walker* w, hpa_t at, int level, int kind) noexcept nogil:
     """Read one nested entry, booked."""
     cdef uint64_t e
     if not w.quiet:
         w.m.count.nested_refs[kind][level] += 1
-        charge(w.ledger, WALK_NESTED_1 + level - 1, NESTED_REF_1 + level - 1)
+        charge_reference(w, at, WALK_NESTED_1 + level - 1, NESTED_REF_1 + level - 1)
     ram_read64(w.ram, at, &e)
     return e
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """MmuBench: RAM, a modelled MMU, a context and a ledger under the hands of a test.  Not part of the product's API."""
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from pyx86v.cost.ledger cimport MAX_PRICES, N_CAUSES, Ledger
+from pyx86v.mmu.cache cimport Caches, cache_access
 from pyx86v.mmu.invalidate cimport *
 from pyx86v.mmu.memory cimport *
 from pyx86v.mmu.mmu cimport *
@@ -297,3 +298,23 @@ cdef class MmuBench:
                     else:
                         mmu_mov_cr3(self.m, self.ctx.asid, 0, False, False)
         return n
+
+
+cdef class FakeCaches:
+    """Data caches of [(bytes, ways)], for tests."""
+    cdef Caches* c
+
+    def __cinit__(self, geometry):
+        lines = sum(size // 64 for size, ways in geometry)
+        self.c = <Caches*>calloc(1, sizeof(Caches) + lines * sizeof(uint32_t))
+        first = 0
+        for i, (size, ways) in enumerate(geometry):
+            self.c.level[<int>i].sets, self.c.level[<int>i].ways, self.c.level[<int>i].first = size // 64 // ways, ways, first
+            first += size // 64
+
+    def __dealloc__(self):
+        free(self.c)
+
+    def access(self, uint64_t at):
+        """Level that had it, 3: none."""
+        return cache_access(self.c, at)

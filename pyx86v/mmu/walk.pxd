@@ -10,7 +10,7 @@ from pyx86v.arch.regs cimport (CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_
                                PFEC_RSVD, PFEC_U, PFEC_W)
 from pyx86v.arch.types cimport (ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE, SUPERVISOR, SUPERVISOR_SMAP, USER, gpa_t,
                                 gva_t, hpa_t)
-from pyx86v.cost.ledger cimport WALK_GUEST_1, WALK_REF_1, charge
+from pyx86v.cost.ledger cimport WALK_GUEST_1, WALK_REF_1
 from pyx86v.mmu.memory cimport HPA_NONE, ram_read32, ram_read64, ram_write32, ram_write64, window_is_rom
 from pyx86v.mmu.nested cimport *
 from pyx86v.mmu.pwc cimport pwc_fill, pwc_find, pwc_shift
@@ -79,7 +79,7 @@ cdef inline uint64_t guest_read(Walker* w, hpa_t at, int level) noexcept nogil:
     cdef uint64_t e
     if not w.quiet:
         w.m.count.guest_refs[level] += 1
-        charge(w.ledger, WALK_GUEST_1 + level - 1, WALK_REF_1 + level - 1)
+        charge_reference(w, at, WALK_GUEST_1 + level - 1, WALK_REF_1 + level - 1)
     if w.ctx.mode == PAGING_32:
         ram_read32(w.ram, at, &narrow)
         return narrow

@@ -27,7 +27,7 @@ def _result(machine, one, name, end):
         "instructions": one.instructions, "cycles": one.cycles, "ledger": dict(one.ledger),
         "exits": {reason: dict(row) for reason, row in one.exits.items()},
         "tlb": dict(one.tlb), "walks": dict(one.walks), "shadow": dict(one.shadow), "holes": dict(one.holes),
-        "console": console, "report": list(one.report), "digest": one.digest(), "probe": list(one.probe), "guests": [],
+        "caches": dict(machine.caches), "branches": dict(machine.branches), "console": console, "report": list(one.report), "digest": one.digest(), "probe": list(one.probe), "guests": [],
     }
 
 

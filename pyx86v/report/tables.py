@@ -88,6 +88,8 @@ def counts(result):
     rows += [(f"walk {label(name)}" if name != "count" else "walks", value)
              for name, value in result["walks"].items() if isinstance(value, int)]
     rows += [(f"shadow: {label(name)}", value) for name, value in result["shadow"].items()]
+    rows += [(f"cache: {name}", value) for name, value in result["caches"].items()]
+    rows += [(f"branches: {label(name)}, {what}", value) for name, row in result["branches"].items() for what, value in row.items()]
     return rows + [(f"hole: {name}", value) for name, value in result["holes"].items()]
 
 

@@ -29,7 +29,7 @@ cdef inline uint64_t monitor_units(const Ledger* l) noexcept nogil:
             l.by[<int>WORLD_SWITCH])
 
 cdef inline uint64_t clock_units(const Guest* g, const ClockPolicy* p) noexcept nogil:
-    """Units of 1/64 cycle that have passed for a clock, before its rate.  Under --clock instructions 64 times clock_cycles()."""
+    """Units of 1/64 cycle that have passed for a clock, before its rate."""
     if g.clock_instructions:
         return ((g.ledger.instructions - g.elsewhere) * <uint64_t>INSTRUCTION_CYCLES + g.skipped) * <uint64_t>UNITS_PER_CYCLE
     return g.ledger.total - monitor_units(g.ledger) if p.hidden else g.ledger.total

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
+import debian
 import linux_guest
+from guest_list import styles_for
 from pyx86v import Machine, StopReason
-from pyx86v._core import styles
 
-STYLES = ["native", *(style for style in styles() if style.startswith(("vmx+", "svm+")))]
+STYLES = ("native", *styles_for(0))
 LIMIT = 20_000_000_000           # instructions; a boot takes 1.4e9
 ARGS = "console=ttyS0"
 INIT = """#!/bin/busybox sh
@@ -37,8 +38,8 @@ def boot(linux):
         if key not in made:
             try:
                 guest, kernel = linux_guest.linux(name, INIT, args), linux_guest.vmlinux(name)
-            except linux_guest.Unavailable as reason:
-                pytest.skip(str(reason))
+            except debian.Unavailable as reason:
+                debian.skip(reason)
             machine = guest.load(Machine(memory=guest.memory, style=style, clock=clock, **options), kernel)
             stop = machine.run(max_instructions=LIMIT)
             made[key] = {"stop": stop, "console": machine.console.decode("latin-1"), "instructions": machine.instructions,
