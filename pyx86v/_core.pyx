@@ -223,7 +223,7 @@ cdef class Machine(MachineState):
             media_attach(seat, each.images)
         e.style = self.worlds.seat[0].style
         allocate_ram(e, end)
-        allocate_tables(e, p.instructions)
+        allocate_tables(e, p)
         e.owner = <void*>self
         e.poll = poll_signals
         e.py_port = python_port

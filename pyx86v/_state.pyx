@@ -160,6 +160,12 @@ cdef class MachineState:
         return account_events(self.e.vcpu)
 
     @property
+    def blocks(self):
+        """Different pieces of code that the guest has executed: {"seen": all, "modelled": of these with the block model's price}."""
+        self._expect_made()
+        return {"seen": self.e.heat.used, "modelled": self.e.heat.priced} if self.e.heat is not NULL else {"seen": 0, "modelled": 0}
+
+    @property
     def caches(self):
         """{"l1": accesses that the first level had, "l2", "l3", "memory"} of the modelled data caches; {} without."""
         self._expect_made()

@@ -20,6 +20,8 @@ cdef enum:                    # bits of InsnMark.flags
     MARK_CT = 1               # control transfer, taken or not: what follows was not entered merely because a block ended
     MARK_IO = 2               # IN, OUT, INS, OUTS
     MARK_REP = 4              # string instruction with REP: one execution is one element
+    MARK_PLAIN = 16           # the block model may price it (classes.WITHOUT_MODEL)
+    MARK_ENDS = 32            # the engine always ends a block behind it, though it is no control transfer
     MARK_SENSITIVE = 8        # a shift; bits 15:8: the number of the sensitive instruction (arch/sensitive.pxd), 0 = innocuous
 
 ctypedef struct InsnMark:

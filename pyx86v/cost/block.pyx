@@ -13,7 +13,7 @@ from pyx86v.cost.form cimport (
     FORM_MODRM, MAP_0F, MAP_0F38, MAP_0F3A, MAP_ONE, MEMORY_READ, MEMORY_WRITE, PREFIX_66, PREFIX_67, PREFIX_LOCK, PREFIX_REP, PREFIX_REPNE, PREFIX_VEX,
     Form, form_decode, form_memory, form_tables_fill)
 from pyx86v.arch.sensitive import BY_MNEMONIC, NUMBER
-from pyx86v.cost.classes import CLASSES, INDEX, PORTS, STRINGS, TRANSFERS, WHOLE, class_of
+from pyx86v.cost.classes import CLASSES, INDEX, PORTS, STRINGS, TRANSFERS, WHOLE, WITHOUT_MODEL, class_of
 
 
 cdef extern from "capstone/capstone.h" nogil:
@@ -48,6 +48,7 @@ cdef enum:
 # Filled once at import, read-only afterwards.
 cdef uint8_t CLASS_OF_ID[MAX_IDS]
 cdef uint8_t SENSITIVE_OF_ID[MAX_IDS]
+cdef uint8_t ENDS_OF_ID[MAX_IDS]
 cdef int MOV_TO_CR = NUMBER["mov_to_cr"], MOV_FROM_CR = NUMBER["mov_from_cr"]
 cdef int MOV_TO_DR = NUMBER["mov_to_dr"], MOV_FROM_DR = NUMBER["mov_from_dr"]
 cdef uint16_t FLAGS_OF_CLASS[MAX_CLASSES]
@@ -77,9 +78,11 @@ cdef void fill_class_tables() except *:
         name = cs_insn_name(handle, number)
         CLASS_OF_ID[number] = INDEX[class_of(name.decode())] if name != NULL else 0
         SENSITIVE_OF_ID[number] = BY_MNEMONIC.get(name.decode(), 0) if name != NULL else 0
+        ENDS_OF_ID[number] = name != NULL and name.decode() in ("sti", "stac", "clac", "pause")
     cs_close(&handle)
     for name_, number in INDEX.items():
-        FLAGS_OF_CLASS[number] = (MARK_CT if name_ in TRANSFERS else 0) | (MARK_IO if name_ in PORTS else 0)
+        FLAGS_OF_CLASS[number] = (MARK_CT if name_ in TRANSFERS else 0) | (MARK_IO if name_ in PORTS else 0) | \
+            (MARK_PLAIN if name_ not in WITHOUT_MODEL else 0)
         CLASS_IS_WHOLE[number] = name_ in WHOLE
         CLASS_IS_STRING[number] = name_ in STRINGS
 
@@ -174,7 +177,20 @@ cdef inline int sensitive_by_form(int known, const Form* f) noexcept nogil:
     return known
 
 
-cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) noexcept nogil:
+cdef inline bint ends_block(const Form* f, unsigned int id, int bits) noexcept nogil:
+    """Does the engine end a block behind it whatever follows?  STI, STAC, CLAC, PAUSE, and a load of SS, outside 16-bit code of DS or ES."""
+    cdef int reg = -1
+    if f.map == MAP_ONE and not f.prefixes & PREFIX_VEX:
+        if f.opcode == 0x8E:
+            reg = f.modrm >> 3 & 7
+        elif f.opcode == 0x07 or f.opcode == 0x17 or f.opcode == 0x1F:
+            reg = f.opcode >> 3
+    if reg >= 0:
+        return reg == 2 or (bits != 16 and (reg == 0 or reg == 3))
+    return id < MAX_IDS and ENDS_OF_ID[id]
+
+
+cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, int bits, Fact* fact) noexcept nogil:
     """Class, flags and price of a form that capstone knows."""
     cdef const cs_x86* x = &insn.detail.x86
     cdef int c = class_by_operands(CLASS_OF_ID[insn.id] if insn.id < MAX_IDS else DEFAULT, f, x)
@@ -190,8 +206,12 @@ cdef void fact_fill(Decoder* d, const Form* f, const cs_insn* insn, Fact* fact) 
         fact.units += d.price[LOCK]                     # XCHG with memory locks by itself (SDM 3A 8.1.2.1)
     fact.flags = FLAGS_OF_CLASS[c]
     if f.prefixes & (PREFIX_REP | PREFIX_REPNE) and (CLASS_IS_STRING[c] or c == REP_MOVE or c == REP_STORE):
-        fact.flags |= MARK_REP
+        fact.flags = (fact.flags | MARK_REP) & <uint16_t>~MARK_PLAIN
+    if ends_block(f, insn.id, bits):
+        fact.flags |= MARK_ENDS
     fact.flags |= <uint16_t>(sensitive_by_form(SENSITIVE_OF_ID[insn.id] if insn.id < MAX_IDS else SENSITIVE_NONE, f) << MARK_SENSITIVE)
+    if fact.flags >> MARK_SENSITIVE:
+        fact.flags &= <uint16_t>~MARK_PLAIN
 
 
 cdef inline uint8_t form_modrm(const Form* f) noexcept nogil:
@@ -263,14 +283,14 @@ cdef const Fact* fact_of(Decoder* d, const Form* f, const uint8_t* code, int bit
         form_write(f, plain)
     fact.key = key
     if capstone_decode(d, plain, 0, bits):
-        fact_fill(d, f, <cs_insn*>d.insn, fact)
+        fact_fill(d, f, <cs_insn*>d.insn, bits, fact)
         return fact
     bare = f[0]                                         # capstone takes some meaningless prefixes for errors
     bare.prefixes = 0
     memset(plain, 0, PADDED)
     form_write(&bare, plain)
     if not f.prefixes & PREFIX_VEX and capstone_decode(d, plain, 0, bits):
-        fact_fill(d, f, <cs_insn*>d.insn, fact)
+        fact_fill(d, f, <cs_insn*>d.insn, bits, fact)
     else:
         fact.insn_class = <uint8_t>DEFAULT
         fact.units = d.price[DEFAULT]

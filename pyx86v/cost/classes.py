@@ -156,6 +156,13 @@ STRINGS = frozenset("string_move string_store string_load string_scan string_com
 WHOLE = STRINGS | frozenset("rep_move rep_store nop lea state_save state_restore load_table store_table invlpg invpcid fence far bound "
                             "load_segment simd_gather simd_control x87_control vmx vm_transfer".split())
 
+# What the block model says nothing of: microcode that waits for the pipeline or for something outside of it.  `REP` neither.
+WITHOUT_MODEL = PORTS | frozenset(
+    "default push_all pop_all push_flags pop_flags enter bound decimal far interrupt interrupt_return syscall sysret sysenter sysexit vm_transfer "
+    "rep_move rep_store fence fence_load pause cpuid read_tsc read_pmc read_msr write_msr random read_xcr write_xcr read_cr write_cr clear_ts "
+    "debug_register invlpg invpcid wbinvd halt cli sti load_table store_table load_segment query_segment swapgs vmx x87_function state_save "
+    "state_restore".split())
+
 
 def class_of(mnemonic):
     """The name of the class that `mnemonic` (capstone's spelling) belongs to by itself."""

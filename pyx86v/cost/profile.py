@@ -82,6 +82,8 @@ class Profile:
     predictor: dict        # entries by "counters", "targets", "returns"; empty: the same
     prices: list           # units of 1/64 cycle, indexed by ledger.Price
     instructions: list     # units of 1/64 cycle, indexed by class number (classes.INDEX)
+    block_model: str       # the profile of the block model for this processor, "": none, instructions cost what their classes cost
+    block_model_after: int # executions of a block after which it has the model's price
     rows: tuple            # of Row
 
     def cycles(self, name):
@@ -204,6 +206,20 @@ class _File:
             self.rows.append(Row("walk_cache", name, sizes[name], "entries", source, status, (), note))
         return sizes
 
+    def block_model(self):
+        """(name of the block model's profile, executions of a block at which the model is asked); ("", 0) without the table."""
+        if "block_model" not in self.data:
+            return "", 0
+        table = self.table("block_model", ("name", "after"))
+        name = self.take(table, "block_model", "name", str, "the name of a profile of the block model, or \"\"")
+        line = self.take(table, "block_model", "after", dict, "a line { value, unit, status, source }")
+        self.only(line, "block_model.after", ("value", "unit", "status", "source", "note"))
+        after = self.count(line, "block_model.after", "value", 1, 255)
+        self.choice(line, "block_model.after", "unit", ("executions",))
+        source, status, note = self.origin(line, "block_model.after")
+        self.rows.append(Row("block_model", "after", after, "executions", source, status, (), note))
+        return name, after
+
     def caches(self):
         """{level: (bytes, ways)} of the data caches, none where there is no table."""
         table = self.table("cache", ("l1", "l2", "l3")) if "cache" in self.data else {}
@@ -237,7 +253,8 @@ class _File:
         return sizes
 
     def profile(self, name):
-        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "cache", "predictor", "prices", "instructions"))
+        self.only(self.data, "profile", ("base", "processor", "sources", "tlb", "walk_cache", "cache", "predictor", "prices", "instructions",
+                              "block_model"))
         processor = self.table("processor", ("title", "frequency_hz", "maxphyaddr", "cpuid", "features", "asids", "source", "status", "note"))
         source, status, note = self.origin(processor, "processor")
         frequency = self.count(processor, "processor", "frequency_hz", 1_000_000, 10_000_000_000)
@@ -267,7 +284,7 @@ class _File:
         nested_tlb = sizes.pop("nested_tlb")
         return Profile(name, self.take(processor, "processor", "title", str, "a string"), frequency, maxphyaddr, dict(cpuid),
                        dict(features), tlbs, sizes, nested_tlb, asids, self.caches(), self.predictor(), self.prices("prices", PRICES),
-                       self.prices("instructions", tuple(CLASSES)), tuple(self.rows))
+                       self.prices("instructions", tuple(CLASSES)), *self.block_model(), tuple(self.rows))
 
 
 def _bundled():
@@ -341,4 +358,7 @@ _read_once = functools.cache(_read)      # bundled ones: reading one takes five 
 def fingerprint(profile):
     """sha256 of what a run depends on in a profile: everything but where its numbers come from."""
     fields = {name: value for name, value in dataclasses.asdict(profile).items() if name not in ("title", "rows")}
+    if profile.block_model:
+        from pyx86v.cost.model.profile import load_model
+        fields["block_model"] = {name: value for name, value in load_model(profile.block_model).items() if name not in ("title", "lines")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -10,15 +10,16 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from pyx86v.arch.decode cimport Insn, insn_decode
 from pyx86v.arch.types cimport *
 from libc.string cimport memset
-from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_REP, MARK_SENSITIVE, block_decode
+from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_SENSITIVE, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, page_is_held, read_quiet
-from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
+from pyx86v.engine.budget cimport pack
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
+from pyx86v.engine.price cimport price_marks, record_stretch, set_cost
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
 from pyx86v.vmm.bt.cache cimport *
@@ -51,22 +52,7 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
 cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
     """Host frame of code that is being executed."""
     cdef hpa_t at
-    return at >> PAGE_SHIFT if code_hpa(e, pc, &at) else NO_FRAME
-
-cdef inline void price_marks(Engine* e, BlockRecord* r) noexcept nogil:
-    """Keep each instruction's price between 1 and MAX_INSN_UNITS, as the packed budget needs (budget.pxd)."""
-    cdef int i
-    cdef uint32_t before = 0, cost, total = 0
-    cdef InsnMark* m = &e.marks[r.first_mark]
-    for i in range(r.count):
-        cost = m[i].units - before
-        before = m[i].units
-        if cost < 1:
-            cost = 1
-        elif cost > MAX_INSN_UNITS:
-            cost = MAX_INSN_UNITS
-        total += cost
-        m[i].units = total
+    return at >> PAGE_SHIFT if code_hpa(e, pc, &at) else NO_FRAME      # NO_FRAME is beyond any RAM
 
 cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* code) noexcept nogil:
     """Does the block end where the guest's control flow says so, and not the engine?
@@ -179,22 +165,24 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     r.size = <uint16_t>size
     r.mode = code_mode(e.env)
     r.first_mark = <uint32_t>e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
-    r.flags = REC_CACHE
+    r.flags = 0
+    r.translated = TRANSLATED
+    r.plain = 0
+    r.slot = 0
     read_quiet(e, pc, code, size)
     n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
-    r.count = <uint16_t>n
-    price_marks(e, r)
+    price_marks(&e.marks[r.first_mark], n)
     units = e.marks[r.first_mark + n - 1].units
     place_find(e, pc, &p)
     if p.unit is not NULL and p.part is not NULL and not p.dead and not p.part.flags & PART_EXIT:
         kept = cache_marks(e, r, &p, n, code)
         if not p.defined:
-            r.flags |= REC_INSIDE
+            r.translated = TRANSLATED_INSIDE
     if p.unit is not NULL and not p.dead and cache_transfers(e, &p, kept, r):
         r.flags |= REC_TRANSFER
     r.count = <uint16_t>kept
     e.mark_count = r.first_mark + <uint64_t>kept
-    r.frame = r.frame2 = code_frame(e, pc)
+    r.frame = r.frame2 = <uint32_t>code_frame(e, pc)
     if r is &e.lost or resume_flag(e) or census_wants(e, r):
         r.flags |= REC_SLOW
     r.true_cost = pack(e, units, <uint64_t>kept)
@@ -224,13 +212,14 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     if e.style.deprivileged:
         complete_last(e, r)
     r.flags = 0
-    price_marks(e, r)
+    r.translated = NOT_TRANSLATED
+    price_marks(&e.marks[r.first_mark], n)
     if ends_by_itself(e, r, code):
         r.flags |= REC_TRANSFER
-    r.frame = r.frame2 = code_frame(e, pc)
+    r.frame = r.frame2 = <uint32_t>code_frame(e, pc)
     if (pc ^ (pc + size - 1)) >> PAGE_SHIFT:
         r.flags |= REC_STRADDLE | REC_SLOW
-        r.frame2 = code_frame(e, pc + size - 1)
+        r.frame2 = <uint32_t>code_frame(e, pc + size - 1)
     if restart:
         r.flags |= REC_RESTART | REC_SLOW
     if r is &e.lost or resume_flag(e) or census_wants(e, r):
@@ -240,8 +229,8 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.flags |= REC_FAR | REC_SLOW
     if e.style.deprivileged:
         mark_holes(e, r, code)
-    r.true_cost = pack(e, e.marks[r.first_mark + n - 1].units, <uint64_t>n)
-    r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
+    record_stretch(e, r)
+    set_cost(e, r)
 
 cdef inline uint64_t env_eip_of(Engine* e, uint64_t pc) noexcept nogil:
     """Instruction pointer of a linear address in the running code segment."""

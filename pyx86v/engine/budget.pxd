@@ -70,7 +70,7 @@ cdef inline int mark_at(Engine* e, const BlockRecord* r, uint64_t rip) noexcept 
             hi = mid
     if lo < r.count and e.marks[r.first_mark + lo].end == off:
         return lo + 1
-    return lo if r.flags & 1024 else -1      # REC_CACHE: inside the expansion of one
+    return lo if r.translated else -1        # inside the expansion of one
 
 cdef inline uint64_t units_before(Engine* e, const BlockRecord* r, int n) noexcept nogil:
     """Units of the first n instructions of a block."""

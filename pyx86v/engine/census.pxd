@@ -57,7 +57,7 @@ cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int en
             continue
         count = &census.count[number][mode]
         address = r.pc + (m[i - 1].end if i else 0)
-        if r.flags & REC_CACHE:
+        if r.translated:
             address = guest_linear(e, address)
         if count[0] == 0:
             census.first[number][mode] = address

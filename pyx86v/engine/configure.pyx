@@ -5,12 +5,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.block cimport InsnMark, decoder_free, decoder_new
+from pyx86v.cost.heat cimport heat_free, heat_new
 from pyx86v.cost.predictor cimport Predictor
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.cache cimport LINE_SHIFT, Caches
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
 from pyx86v.mmu.tlb cimport *
 from pyx86v.vmm.guest cimport ClockPolicy
+
+from pyx86v.cost.model.profile import load_model
 
 cdef extern from "sys/mman.h" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
@@ -198,11 +201,11 @@ cdef int add_rom(Engine* e, uint64_t gpa, bytes data) except -1:
     return 0
 
 
-cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
-    """Block records, page states and the block decoder with its prices (units by instruction class)."""
+cdef int allocate_tables(Engine* e, object profile) except -1:
+    """Block records, page states, the block decoder with its prices (units by instruction class), and the block model."""
     cdef uint32_t units[N_PROFILE_PRICES]
     memset(units, 0, sizeof(units))
-    for i, price in enumerate(instruction_prices):
+    for i, price in enumerate(profile.instructions):
         units[i] = price
     e.decoder = decoder_new(units)
     e.frames = e.ram.size >> PAGE_SHIFT
@@ -216,6 +219,8 @@ cdef int allocate_tables(Engine* e, list instruction_prices) except -1:
     if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
+    if profile.block_model:
+        e.heat = heat_new(load_model(profile.block_model), profile.block_model_after)
     return 0
 
 
@@ -227,6 +232,7 @@ cdef void free_engine(Engine* e) noexcept:
     free(e.page_state)
     free(e.page_flips)
     free(e.write_map)
+    heat_free(e.heat)
     free(e.ram.caches)
     free(e.predictor)
     if e.decoder is not NULL:

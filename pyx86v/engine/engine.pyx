@@ -40,6 +40,7 @@ from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.parts cimport part_limits
 from pyx86v.engine.ports cimport *
+from pyx86v.engine.price cimport price_block, stretch_stays
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
@@ -119,6 +120,7 @@ cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
     cdef int done = far_step(e, r, &f)
     if done == FAR_RUN:
         return
+    e.vcpu.lead = 0
     if done == FAR_FAULT:
         raise_fault(e, e.fault_rip, &f)
         far_done(e)
@@ -128,7 +130,7 @@ cdef void far_transfer(Engine* e, BlockRecord* r) noexcept nogil:
 
 cdef uint64_t guest_pc(Engine* e, const BlockRecord* r) noexcept nogil:
     """Linear address of the guest's code that begins here."""
-    return guest_linear(e, r.pc) if r.flags & REC_CACHE else r.pc
+    return guest_linear(e, r.pc) if r.translated else r.pc
 
 cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     """A block is about to run and the budget does not cover it: the one place where time is looked at.
@@ -139,9 +141,9 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     cdef bint pending = False, open_boundary
     cdef uint64_t now
     e.slow_paths += 1
-    if r.flags & REC_CACHE:
+    if r.translated:
         env_u64(e.env, ENV_EIP)[0] = r.eip       # chained blocks do not keep it
-        if r.flags & REC_INSIDE:
+        if r.translated == TRANSLATED_INSIDE:
             settle(e)
             grant(e, 0)
             e.budget[0] -= r.true_cost
@@ -151,6 +153,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     if e.resuming == RESUME_RUNS and resumed(e, r):
         leave_block(e, r.eip)
     if r.flags & REC_RESTART and not e.step_next:
+        stretch_stays(e)
         give_back(e, r.eip)                  # the engine changed its own block and runs one instruction of it again
         e.current[0] = &e.closed_end
     settle(e)
@@ -205,7 +208,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     e.split_eip = NEVER
     if e.predictor is not NULL:
         branch_seen(e, r)
-    grant(e, grant_until(e, pending or e.breakpoint_count != 0 or e.resuming != RESUME_NOT or e.vcpu.ring.step))
+    price_block(e, r)
+    grant(e, grant_until(e, pending or e.vcpu.lead != 0 or e.breakpoint_count != 0 or e.resuming != RESUME_NOT or e.vcpu.ring.step))
     if r.flags & REC_STRADDLE:
         e.look_first = True
         if not page_is_held(e, r.pc):    # its last page took its place, and only then did the engine note where the
@@ -252,7 +256,7 @@ cdef void on_edge(uc_engine* uc, uc_tb* cur, uc_tb* prev, void* user) noexcept n
 cdef void block_rest(Engine* e, uint64_t pc, uint32_t size) noexcept nogil:
     """A block starts that is not the first of its chain, or that the budget does not cover."""
     cdef BlockRecord* r = portable_find(e, pc, size)
-    cdef int64_t cost = r.true_cost if r.flags & (REC_TWIN | REC_SLOW) == REC_TWIN else r.cost
+    cdef int64_t cost = r.true_cost if r.flags & (REC_TWIN | REC_SLOW | REC_COUNT | REC_CONTINUES) == REC_TWIN else r.cost
     if e.own_budget < cost:
         block_enter(e, r)
     else:
@@ -399,6 +403,7 @@ cdef void on_interrupt(uc_engine* uc, uint32_t number, void* user) noexcept nogi
     env_u32(e.env, ENV_OLD_EXCEPTION)[0] = 0xffffffffU       # faults are never acknowledged otherwise
     env_u32(e.env, ENV_EXCEPTION_IS_INT)[0] = 0
     if e.stopping and number == VEC_GP:                      # fill.pxd gave the instruction up
+        stretch_stays(e)
         give_back(e, rip)
         uc_emu_stop(uc)
         return
@@ -425,6 +430,7 @@ cdef inline void after_event(Engine* e) noexcept nogil:
 
     Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
     """
+    e.vcpu.lead = 0
     ring_resume(e)
     if e.stepping and not e.vcpu.ring.step:
         stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
@@ -438,6 +444,7 @@ cdef void on_debug(void* cpu) noexcept nogil:
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
     cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0], pc = linear_rip(e, eip)
     if at_breakpoint(e, pc):
+        stretch_stays(e)
         give_back(e, eip)
         e.current[0] = &e.closed_end
         stop(e, STOP_BREAKPOINT, 0)

@@ -21,6 +21,7 @@ from pyx86v.engine.cache_kill cimport cache_trapped, cache_written
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.datacache cimport data_line
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.remap cimport code_page_filled
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
 from pyx86v.engine.state cimport *
@@ -102,6 +103,7 @@ cdef inline int fill_fetch(Engine* e, const Translation* t, gva_t page, int mmu_
     """Rights of an instruction fetch; the data side joins when the model holds it too."""
     cdef uint64_t frame = t.hpa >> PAGE_SHIFT
     cdef int prot = PROT_X
+    code_page_filled(e, page, frame)
     frame_fetched(e, frame)
     if e.page_state[frame] == PAGE_MIXED:
         if side_holds(e, page, t.hpa, ACCESS_WRITE, mmu_idx):

@@ -26,8 +26,8 @@ cdef inline bint fetch_insn(Engine* e, uint64_t rip, Insn* d) noexcept nogil:
     cdef uint64_t at = linear_rip(e, rip)
     cdef const BlockRecord* r = e.current[0]
     cdef const uint8_t* p
-    if not r.flags & REC_CACHE and r.pc <= at < r.pc + r.size and (at ^ r.pc) >> PAGE_SHIFT == 0 and at & PAGE_MASK <= PAGE_SIZE - 32 and r.frame != NO_FRAME:
-        p = ram_pointer(&e.ram, (r.frame << PAGE_SHIFT) + (at & PAGE_MASK), 32)
+    if not r.translated and r.pc <= at < r.pc + r.size and (at ^ r.pc) >> PAGE_SHIFT == 0 and at & PAGE_MASK <= PAGE_SIZE - 32 and r.frame != NO_FRAME:
+        p = ram_pointer(&e.ram, (<hpa_t>r.frame << PAGE_SHIFT) + (at & PAGE_MASK), 32)
         if p is not NULL:
             return insn_decode(p, env_bits(e.env), d)
     memset(code, 0, sizeof(code))

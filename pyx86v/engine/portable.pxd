@@ -9,7 +9,7 @@ different code segments or RF, the first block after a start.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport PAGE_MASK
 from pyx86v.cost.block cimport MARK_REP
-from pyx86v.engine.blocks cimport code_mode, env_eip_of, record_decode, record_new
+from pyx86v.engine.blocks cimport code_frame, code_mode, env_eip_of, record_decode, record_new
 from pyx86v.engine.breakpoints cimport at_breakpoint, debug_registers_hit, resume_flag
 from pyx86v.engine.budget cimport mark_at
 from pyx86v.engine.state cimport *
@@ -70,7 +70,8 @@ cdef inline BlockRecord* portable_find(Engine* e, uint64_t pc, uint32_t size) no
         if r is not &e.lost:
             r.next = <uint32_t>(head[0] - e.records)
             head[0] = r
-    if e.fresh or r.flags & (REC_NEW | REC_STEPPED):
+    if e.fresh or r.flags & (REC_NEW | REC_STEPPED) or \
+            (r.flags & REC_STRADDLE and r.frame2 != code_frame(e, pc + size - 1)):       # another frame lies there now (remap.pxd)
         e.fresh = False
         portable_decode(e, r, pc, size)
     return r

@@ -14,6 +14,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, string_operand
+from pyx86v.engine.price cimport stretch_stays
 from pyx86v.engine.ring cimport Peek, ring_back, ring_go_on, ring_peek, to_virtual
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport *
@@ -122,6 +123,7 @@ cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, 
     ev.value = value
     port_access(e, &ev)
     if e.stopping and not ev.string:       # the guest ended itself: not an instruction further
+        stretch_stays(e)
         give_back(e, advance(e, ev.rip, ev.length))
         resume_clear(e)
         e.current[0] = &e.closed_end
@@ -138,7 +140,7 @@ cdef inline void mmio_access(Engine* e, Event* ev) noexcept nogil:
         e.stopping = True
     if e.has_exit_hook and e.py_exit(e.owner, ev) != 0:
         stop(e, STOP_SIGNAL, 0)
-    if not e.current[0].flags & REC_CACHE:
+    if not e.current[0].translated:
         fetch_on(e, rip)
     take_again(e, rip)
     ring_back(e, &k)

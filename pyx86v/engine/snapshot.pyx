@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Between a stopped engine and the sections of a snapshot.
 
-Saved: the worlds, the ledger, the modelled TLB, the register images, the sinks and all RAM that is not zero (the
+Saved: the worlds, the ledger, what the block model said (cost/heat.pxd), the modelled TLB, the register images, the sinks and all RAM that is not zero (the
 guests', the monitors', firmware); with several worlds also how each stands, and the scheduler.  Not saved, because it only caches these: translated code and its records, the
 engine's soft TLB, page states, budget and due time.
 
 Why the future is the same without them
 1. A machine stops only where a block starts, and RIP is that block's.  Where blocks are cut afterwards follows from
-   RIP, mode and code alone; costs are sums over instructions, so cuts do not matter to the ledger.
+   RIP, mode and code alone; what a block costs does not depend on cuts (price.pxd).
 2. The engine's soft TLB is a subset of the modelled first level (invariant 1 of fill.pxd).  Empty is a subset: what
    it held is refilled free, by modelled hits that change nothing (a first level is never LRU).
 3. Whether the last block ended in a control transfer decides if an interrupt may be taken now: section "boundary".
@@ -18,6 +18,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
+from pyx86v.cost.heat cimport heat_image, heat_load
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.cost.predictor cimport Predictor
 from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
@@ -164,6 +165,8 @@ cdef list snapshot_sections(Worlds* w):
         w.seat[i].world.skipped = w.seat[i].guest.skipped
         sections += world_sections(w, i, name_end(i)) + sink_sections(&w.seat[i].sinks, name_end(i)) + \
             media_sections(&w.seat[i].sinks, name_end(i))
+    if e.heat is not NULL:
+        sections.append(("heat", [heat_image(e.heat)]))
     return sections + ram_sections(e)
 
 
@@ -288,6 +291,8 @@ cdef str snapshot_apply(Worlds* w, dict sections):
         problem = load_world(w, i, sections, name_end(i))
         if problem is not None:
             return problem
+    if e.heat is not NULL and not heat_load(e.heat, sections.get("heat", b"")):
+        return cannot_be("heat")
     if not load_ram(e, sections["frames"], sections["ram"]):
         return "ram: pages that this machine does not have"
     for i in range(count):

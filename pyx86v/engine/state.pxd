@@ -9,6 +9,7 @@ from pyx86v.arch.cpu cimport Cpu
 from pyx86v.arch.sensitive cimport MAX_SENSITIVE
 from pyx86v.arch.types cimport hpa_t
 from pyx86v.cost.block cimport Decoder, InsnMark
+from pyx86v.cost.heat cimport Heat
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.cost.predictor cimport Predictor
@@ -30,14 +31,22 @@ cdef enum RecordFlags:
     REC_FAR = 128        # ends in a far transfer or IRET, which may switch tasks
     REC_RESTART = 16     # one instruction that the engine re-executes after it changed its own block
     REC_HOLE = 256       # deprivileged: begins with a hole (hole.pxd)
-    REC_CACHE = 1024     # translated code: address and size are those in the translation cache, instructions the guest's
-    REC_INSIDE = 2048    # of it, a block in the middle of an expansion: no guest address is defined
     REC_CUT = 512        # deprivileged: a hole lies further on, before which it is cut
+    REC_COUNT = 1024     # its executions are counted: no price of the block model yet (price.pxd)
+    REC_OPEN = 2048      # a stretch goes on behind it
+    REC_PART = 4096      # the plain part of its stretch is not all in it
+    REC_CONTINUES = 8192 # it has run as the later part of a stretch, and is priced so
+    REC_PRICED = 16384   # its plain instructions have not, or not all, their classes' prices
+
+cdef enum TranslatedCode:
+    NOT_TRANSLATED = 0
+    TRANSLATED = 1       # address and size are those in the translation cache, instructions the guest's
+    TRANSLATED_INSIDE = 2    # in the middle of an expansion: no guest address is defined
 
 cdef extern from *:
     """
     #define PYX_SLOW_COST (1LL << 60)
-    #define PYX_NO_FRAME (~0ULL)
+    #define PYX_NO_FRAME 0xffffffffULL
     #define PYX_MMIO_BASE (1ULL << 52)
     """
     const int64_t SLOW_COST "PYX_SLOW_COST"      # dearer than any budget: the first execution takes the slow path
@@ -53,15 +62,19 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint16_t mode        # code_mode of blocks.pxd
     int64_t true_cost    # packed cost of one execution
     uint64_t eip         # pc as instruction pointer
-    uint64_t frame       # host frame of the first page
-    uint64_t frame2      # of the last page when it straddles
+    uint32_t frame       # host frame of the first page
+    uint32_t frame2      # of the last page when it straddles
+    uint32_t slot        # of Heat.slot, and 1; 0: not looked for
+    uint16_t plain       # instructions of its stretch's plain part
+    uint16_t translated  # TranslatedCode
     uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
 
 cdef enum:
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
-    RECORD_HASH = 1 << 16
+    RECORD_HASH = 1 << 16    # more than a page
+    CODE_PAGES = 1 << 10     # a power of two
     MAX_BREAKPOINTS = 64
     MARK_HOLE = 1 << 7   # InsnMark.flags: a hole of a deprivileged guest
     PAGE_DATA = 0        # states of a host frame: no translated code,
@@ -120,6 +133,10 @@ ctypedef struct TaskSwitch:
     uint32_t error
     bint switched            # the new task's registers are loaded
 
+ctypedef struct CodePage:    # portable: what was executed from a page
+    uint64_t page            # linear address, and 1; 0: nothing
+    uint64_t frame
+
 ctypedef struct Engine:
     uc_engine* uc
     char* cpu            # CPUState
@@ -142,12 +159,15 @@ ctypedef struct Engine:
     Mmu* mmu
     Ram ram
     Decoder* decoder
+    Heat* heat           # NULL: the profile has no block model
+    uint64_t running_lead    # Vcpu.lead as it was when the running block was booked, if that took the slow path
     void* record_memory  # what was allocated for
     BlockRecord* records # these, each in one line of the host's cache
     uint32_t record_count
     InsnMark* marks
     uint64_t mark_count
     BlockRecord** hash   # portable: the first record of each chain
+    CodePage code_pages[CODE_PAGES]  # and which frames they belong to (remap.pxd)
     BlockRecord open_end     # stands for "the last thing was a control transfer"
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full

@@ -22,6 +22,7 @@ from pyx86v.engine.account cimport Account, account_book, account_now
 from pyx86v.engine.breakpoints cimport breakpoints_arm
 from pyx86v.engine.kept cimport Kept, kept_catch_up, kept_exchange
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.remap cimport code_pages_forget
 from pyx86v.engine.state cimport *
 from pyx86v.vmm.guest cimport Guest, Style
 
@@ -167,6 +168,7 @@ cdef inline void world_stand(Worlds* w, uint32_t i) noexcept nogil:
     if i != w.held:
         kept_exchange(e, &w.seat[w.held].kept, &s.kept, i)
         kept_catch_up(e, &s.kept)
+        code_pages_forget(e)
         w.held = i
     world_forget(e)
     breakpoints_set(e)

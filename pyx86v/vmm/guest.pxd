@@ -174,6 +174,7 @@ ctypedef struct Vcpu:    # saved state of one virtual processor beyond the engin
     uint64_t exit_total  # of all kinds
     uint64_t exit_started  # ledger total when the running exit began
     Ring ring            # of a deprivileged guest
+    uint64_t lead        # in the middle of a stretch (engine/price.pxd): its linear address, and 1; else 0
 
 ctypedef struct ClockPolicy:     # what a clock of the guest shows of machine time (clock.pxd)
     uint64_t numerator   # clock cycles = machine cycles * numerator / denominator

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The block model for Python: cycles for one repetition of a block, what decides them, how the ports are used, the critical chain."""
-from libc.stdlib cimport calloc, free
-
-from pyx86v.cost.model.decode cimport Capstone, capstone_close, capstone_open, model_decode
+from pyx86v.cost.model.decode cimport model_decode
+from pyx86v.cost.model.pricer cimport MAX_INSTANCES, Arena, arena_free, arena_new, code_units
 from pyx86v.cost.model.simulate cimport *
 from pyx86v.cost.model.types cimport *
 from pyx86v.cost.model.groups import GROUPS
@@ -10,21 +9,12 @@ from pyx86v.cost.model.profile import PIPELINE, load_model
 
 cdef enum:
     MAX_BYTES = 8192
-    MAX_INSTANCES = 16384
     LEAST_UOPS = 2000           # simulated, of which half are measured
     LEAST_ITERATIONS = 32
     MOST_ITERATIONS = 480
 
 NAMES = tuple(GROUPS)
 STAGES = {"predecode": WITH_PREDECODE, "decode": WITH_DECODE, "issue": 0, "ports": 0, "divider": WITH_DIVIDER, "dependency": WITH_DEPENDENCIES}
-
-
-ctypedef struct Arena:
-    Capstone capstone
-    Uarch uarch
-    Block block
-    Sim sim
-    int32_t parent[MAX_INSTANCES]
 
 
 cdef int iterations_for(const Block* b, const Uarch* u, int* turn_out) noexcept nogil:
@@ -98,29 +88,10 @@ cdef class BlockModel:
     def __cinit__(self, name):
         table = load_model(str(name))
         self.name = str(name)
-        self.a = <Arena*>calloc(1, sizeof(Arena))
-        if self.a == NULL or not capstone_open(&self.a.capstone):
-            raise MemoryError("capstone does not open")
-        cdef int32_t* line = <int32_t*>&self.a.uarch.pipe
-        for k, value in enumerate(table["pipeline"]):
-            line[k] = value
-        (self.a.uarch.ports.load, self.a.uarch.ports.address, self.a.uarch.ports.address_indexed, self.a.uarch.ports.data,
-         self.a.uarch.ports.sync) = table["ports"]
-        for k, row in enumerate(table["groups"]):
-            self.fill(k, row)
+        self.a = arena_new(table)
 
     def __dealloc__(self):
-        if self.a != NULL:
-            capstone_close(&self.a.capstone)
-            free(self.a)
-
-    cdef fill(self, int k, row):
-        uops, latency, fused, loaded, rmw, first, busy, serial = row
-        cdef Group* g = &self.a.uarch.groups[k]
-        g.kinds = len(uops)
-        for j, (mask, count) in enumerate(uops):
-            g.ports[j], g.counts[j] = mask, count
-        g.latency, g.fused, g.loaded, g.rmw, g.first, g.busy, g.serial = latency, fused, loaded, rmw, first, busy, serial
+        arena_free(self.a)
 
     cdef int decode(self, const uint8_t[::1] code, int bits) except -1:
         if bits not in (16, 32, 64):
@@ -156,6 +127,12 @@ cdef class BlockModel:
         """
         self.decode(code, bits)
         return self.run(WITH_ALL | (WITH_LOOP if loop else 0), start == "same", NULL, quick) / 64.0
+
+    def engine_units(self, const uint8_t[::1] code, int bits=64, bint loop=True):
+        """What the engine books for one repetition, in units of 1/64 cycle; 0 if these are no whole instructions."""
+        if bits not in (16, 32, 64) or not 1 <= len(code) <= MAX_BYTES:
+            raise ValueError(f"code: expected 1 to {MAX_BYTES} bytes of 16, 32 or 64-bit code")
+        return code_units(self.a, &code[0], <uint32_t>len(code), bits, loop)
 
     def analyse(self, code, int bits=64, bint loop=False, start="distinct"):
         """The same with what it is made of: {"cycles", "bounds", "bound", "instructions": [...], "ports", "chain", "uncovered", ...}."""

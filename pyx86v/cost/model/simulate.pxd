@@ -8,6 +8,7 @@ micro-operation always goes first: where it executes does not depend on younger 
 optimisation manual; the numbers stand in the profile.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from pyx86v.cost.model.types cimport *
 from pyx86v.cost.model.values cimport *
@@ -31,6 +32,7 @@ cdef enum:                     # what of the processor is there; the rest takes 
     WITH_DEPENDENCIES = 16
     WITH_DIVIDER = 32
     WITH_LOOP = 64             # from the decoded cache, a taken branch at the end
+    WITH_APART = 128           # no repetition waits for what one before it left in registers or memory
     WITH_ALL = 63
 
 ctypedef struct Cycle:
@@ -109,10 +111,12 @@ cdef inline void sim_start(Sim* s, int with_, bint same) noexcept nogil:
         s.ready[i] = 0
         s.writer[i] = -1
         s.loaded[i] = 0
-    for i in range(QUEUE):
-        s.decoded_when[i] = s.issued_when[i] = s.retired_when[i] = s.load_done[i] = s.store_done[i] = 0
-    for i in range(RING):
-        s.ring[i].cycle = -1
+    memset(s.decoded_when, 0, sizeof(s.decoded_when))
+    memset(s.issued_when, 0, sizeof(s.issued_when))
+    memset(s.retired_when, 0, sizeof(s.retired_when))
+    memset(s.load_done, 0, sizeof(s.load_done))
+    memset(s.store_done, 0, sizeof(s.store_done))
+    memset(s.ring, 0xff, sizeof(s.ring))                # cycle -1
     for i in range(PAGE_SETS * PAGE_WAYS):
         s.page[i // PAGE_WAYS][i % PAGE_WAYS] = ~<uint64_t>0
         s.page_next[i // PAGE_WAYS] = 0
@@ -513,6 +517,9 @@ cdef inline int64_t simulate(Sim* s, const Uarch* u, const Block* b, int iterati
     cdef const Insn* i
     ahead = predecode(s, u, &b.insns[0], 0)
     for it in range(iterations):
+        if s.with_ & WITH_APART:
+            memset(s.ready, 0, sizeof(s.ready))
+            s.values.run += 1
         for k in range(b.n):
             i = &b.insns[k]
             instance = it * b.n + k

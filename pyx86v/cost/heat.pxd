@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which code has run how often, and what the block model said of it when it had run often enough.
+
+The key is the code's bytes: identical code anywhere, under any translation of the engine's, is one entry.  All of this is saved
+with a machine, and it changes only when the guest executes code that has no price of the model's yet; so when code gets its
+price, and which, depends on what the guest did and not on how the engine cut and kept it.
+
+A loop over several blocks keeps its dependency chain: the last executions of such code are remembered (`Path`), and code that
+comes round to itself within them is priced by its part in that loop, repeated as a whole.  Code that does not is priced as if each execution
+found its operands ready.  What has a price already is in no path.
+"""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from pyx86v.cost.model.pricer cimport Arena, code_units
+
+cdef enum:
+    HEAT_SLOTS = 1 << 17     # a power of two; a Linux boot fills half
+    HEAT_PROBES = 16         # how far from where its hash points an entry may lie; entries stay for ever
+    HEAT_MOST = 255          # executions that can be asked for
+    PLAIN_INSNS = 64         # of a block, that one analysis takes
+    PLAIN_BYTES = 240
+    PATH_STEPS = 16          # a power of two
+    LOOP_INSNS = 96          # the longest loop that is analysed as one
+    KNOWN_LOOPS = 64         # a power of two
+    LOOP_BYTES = 1024
+
+ctypedef struct HeatSlot:
+    uint64_t key             # 0: free
+    uint32_t units           # of one execution by the block model, 0: none yet
+    uint32_t count           # executions until then
+
+ctypedef struct Step:        # one execution of code without a price
+    uint64_t key
+    uint32_t base            # units by the classes' prices
+    uint8_t insns
+    uint8_t bits
+    uint8_t bytes            # 0: there is no such step
+    uint8_t code[PLAIN_BYTES + 1]
+
+ctypedef struct Path:
+    uint64_t steps           # so far; number n in step[n % PATH_STEPS]
+    Step step[PATH_STEPS]
+
+ctypedef struct Heat:
+    Arena* model             # the block model of the profile's processor
+    uint32_t after           # executions at which it is asked
+    uint64_t used            # slots,
+    uint64_t priced          # and of these with a price
+    HeatSlot loops[KNOWN_LOOPS]  # what was found last, by the code: only saves time
+    Path path                # saved
+    HeatSlot slot[HEAT_SLOTS]   # saved
+
+cdef inline uint64_t code_key(const uint8_t* code, uint32_t size, int bits) noexcept nogil:
+    """A hash of the bytes, never 0 (the mixing steps are those of splitmix64)."""
+    cdef uint64_t h = <uint64_t>size << 8 | <uint64_t>bits, word
+    cdef uint32_t at = 0, piece
+    while at < size:
+        piece = size - at if size - at < 8 else 8
+        word = 0
+        memcpy(&word, code + at, piece)
+        h = (h ^ word) * 0xBF58476D1CE4E5B9ULL
+        h ^= h >> 29
+        at += piece
+    h *= 0x94D049BB133111EBULL
+    h ^= h >> 31
+    return h if h else 1
+
+cdef inline HeatSlot* heat_find(Heat* h, uint64_t key, bint make) noexcept nogil:
+    """The entry of a key; NULL: there is none, or when it is to be made, no room for it (and never will be)."""
+    cdef HeatSlot* s
+    cdef uint64_t i
+    for i in range(HEAT_PROBES):
+        s = &h.slot[(key + i) & (HEAT_SLOTS - 1)]
+        if s.key == key:
+            return s
+        if s.key == 0:
+            if not make:
+                return NULL
+            s.key = key
+            h.used += 1
+            return s
+    return NULL
+
+cdef inline void path_note(Path* p, uint64_t key, const uint8_t* code, uint32_t size, int bits, uint32_t insns, uint32_t base) noexcept nogil:
+    cdef Step* s = &p.step[p.steps & (PATH_STEPS - 1)]
+    s.key = key
+    s.base = base
+    s.insns = <uint8_t>insns
+    s.bits = <uint8_t>bits
+    s.bytes = <uint8_t>size
+    memcpy(s.code, code, size)
+    p.steps += 1
+
+cdef inline const Step* step_back(const Path* p, uint64_t back) noexcept nogil:
+    return &p.step[(p.steps - 1 - back) & (PATH_STEPS - 1)]
+
+cdef inline uint64_t path_loop(const Path* p, uint32_t* size, uint32_t* base) noexcept nogil:
+    """How many steps make the loop that the last step closes: those since the same code ran before, up to the last; 0: none.
+
+    size, base   bytes, and the sum of the prices by class
+    """
+    cdef const Step* last = step_back(p, 0)
+    cdef const Step* s = last
+    cdef uint64_t back = 0
+    cdef uint32_t insns = 0
+    size[0] = base[0] = 0
+    while True:
+        insns += s.insns
+        size[0] += s.bytes
+        base[0] += s.base
+        back += 1
+        if s.bits != last.bits or insns > LOOP_INSNS or size[0] > LOOP_BYTES or back >= PATH_STEPS or back >= p.steps:
+            return 0
+        s = step_back(p, back)
+        if s.key == last.key:
+            return back
+
+cdef inline uint32_t loop_code(const Path* p, uint64_t steps, uint8_t* code) noexcept nogil:
+    """The loop's bytes, from its step with the least key on: the same wherever it was closed."""
+    cdef const Step* s
+    cdef uint64_t first = 0, i
+    cdef uint32_t at = 0
+    for i in range(1, steps):
+        if step_back(p, i).key < step_back(p, first).key:
+            first = i
+    for i in range(steps):
+        s = step_back(p, first - i if i <= first else first + steps - i)
+        memcpy(code + at, s.code, s.bytes)
+        at += s.bytes
+    return at
+
+cdef inline uint32_t loop_units(Heat* h, const uint8_t* code, uint32_t size, int bits) noexcept nogil:
+    """Units of one turn of a loop; remembered, since each of its steps asks."""
+    cdef uint64_t key = code_key(code, size, bits)
+    cdef HeatSlot* known = &h.loops[key & (KNOWN_LOOPS - 1)]
+    if known.key != key:
+        known.key = key
+        known.units = code_units(h.model, code, size, bits, True)
+    return known.units
+
+cdef inline uint32_t path_price(Heat* h) noexcept nogil:
+    """Units of the last step by the block model: its part, by the classes' prices, of the loop that it closes, or alone."""
+    cdef uint8_t code[LOOP_BYTES]
+    cdef const Step* last = step_back(&h.path, 0)
+    cdef uint32_t size, base, units = 0
+    cdef uint64_t steps = path_loop(&h.path, &size, &base)
+    if steps:
+        size = loop_code(&h.path, steps, code)
+        units = <uint32_t>(<uint64_t>loop_units(h, code, size, last.bits) * last.base // base)
+    if units == 0:
+        units = code_units(h.model, last.code, last.bytes, last.bits, False)
+    return units if units else last.base
+
+cdef inline uint32_t heat_execute(Heat* h, HeatSlot* s, const uint8_t* code, uint32_t size, int bits, uint32_t insns, uint32_t base) noexcept nogil:
+    """The code of `s` is about to be executed: count it.  Returns its price by the block model, 0 while it has none."""
+    if s.units == 0:
+        path_note(&h.path, s.key, code, size, bits, insns, base)
+        s.count += 1
+        if s.count >= h.after:
+            s.units = path_price(h)
+            h.priced += 1
+    return s.units
+
+cdef Heat* heat_new(dict table, uint32_t after) except NULL
+cdef void heat_free(Heat* h) noexcept
+cdef bytes heat_image(const Heat* h)
+cdef bint heat_load(Heat* h, const uint8_t[::1] image) noexcept

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Making, saving and restoring what heat.pxd describes."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from pyx86v.cost.model.pricer cimport arena_free, arena_new
+
+cdef enum:
+    MOST_UNITS = 1 << 24     # far above PLAIN_INSNS of the dearest instructions
+
+ctypedef struct Saved:       # one slot in a file
+    uint32_t number
+    uint32_t units
+    uint32_t count
+    uint32_t zero
+    uint64_t key
+
+
+cdef Heat* heat_new(dict table, uint32_t after) except NULL:
+    """For the processor that `table` (load_model) describes; code is priced at its execution number `after`."""
+    cdef Heat* h = <Heat*>calloc(1, sizeof(Heat))
+    if h is NULL:
+        raise MemoryError("block prices")
+    h.after = after
+    try:
+        h.model = arena_new(table)
+    except MemoryError:
+        free(h)
+        raise
+    return h
+
+
+cdef void heat_free(Heat* h) noexcept:
+    if h is not NULL:
+        arena_free(h.model)
+        free(h)
+
+
+cdef bytes heat_image(const Heat* h):
+    """The path, and the slots that are used, in their order."""
+    cdef uint32_t i
+    cdef Saved one
+    cdef bytearray image = bytearray((<const char*>&h.path)[:sizeof(Path)])
+    one.zero = 0
+    for i in range(HEAT_SLOTS):
+        if h.slot[i].key:
+            one.number, one.units, one.count, one.key = i, h.slot[i].units, h.slot[i].count, h.slot[i].key
+            image += (<char*>&one)[:sizeof(Saved)]
+    return bytes(image)
+
+
+cdef bint step_is_sound(const Step* s) noexcept nogil:
+    return s.bytes == 0 or (s.bytes <= PLAIN_BYTES and s.insns <= PLAIN_INSNS and 0 < s.base < MOST_UNITS and
+                            (s.bits == 16 or s.bits == 32 or s.bits == 64))
+
+
+cdef bint heat_load(Heat* h, const uint8_t[::1] image) noexcept:
+    """The reverse of heat_image.  False: this cannot be one, of a machine with this profile."""
+    cdef uint64_t at = sizeof(Path), i
+    cdef Saved one
+    if <uint64_t>image.shape[0] < at or (image.shape[0] - at) % sizeof(Saved):
+        return False
+    memcpy(&h.path, &image[0], sizeof(Path))
+    if h.path.steps >> 62:
+        return False
+    for i in range(PATH_STEPS):
+        if not step_is_sound(&h.path.step[i]) or (i < h.path.steps) != (h.path.step[i].bytes != 0):
+            return False
+    memset(h.slot, 0, sizeof(h.slot))
+    h.used = h.priced = 0
+    while at < <uint64_t>image.shape[0]:
+        memcpy(&one, &image[at], sizeof(Saved))
+        at += sizeof(Saved)
+        if one.number >= HEAT_SLOTS or one.key == 0 or one.units >= MOST_UNITS or one.count > h.after or \
+                (one.units == 0) != (one.count < h.after):
+            return False
+        h.slot[one.number].key = one.key
+        h.slot[one.number].units = one.units
+        h.slot[one.number].count = one.count
+        h.used += 1
+        h.priced += one.units != 0
+    return True
+
+
+cdef class CodeHeat:
+    """The same for Python: executions one after the other, as a machine has them.
+
+    table  of a profile of the block model, as load_model gives it
+    after  executions at which code is priced
+    """
+    cdef Heat* h
+
+    def __cinit__(self, table, after):
+        self.h = heat_new(table, after)
+
+    def __dealloc__(self):
+        heat_free(self.h)
+
+    def execute(self, const uint8_t[::1] code, int bits, int insns, int base):
+        """Count one execution of code of `insns` instructions that costs `base` units by class; its price by the model, 0: none yet."""
+        cdef HeatSlot* s
+        if not (1 <= len(code) <= PLAIN_BYTES and 1 <= insns <= PLAIN_INSNS and 0 < base < MOST_UNITS and bits in (16, 32, 64)):
+            raise ValueError(f"code: expected 1 to {PLAIN_BYTES} bytes and {PLAIN_INSNS} instructions")
+        s = heat_find(self.h, code_key(&code[0], <uint32_t>len(code), bits), True)
+        return heat_execute(self.h, s, &code[0], <uint32_t>len(code), bits, <uint32_t>insns, <uint32_t>base) if s is not NULL else 0
+
+    def image(self):
+        return heat_image(self.h)
+
+    def load(self, const uint8_t[::1] image):
+        return heat_load(self.h, image)
