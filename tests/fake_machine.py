@@ -22,7 +22,7 @@ class Machine:
 
     def __init__(self, memory=64 << 20, style="native", profile="skylake", clock="cycles", engine=None, seed=0, holes="stop",
                  disks=(), cdroms=(), write_disks=False, tsc="equal", timers="equal", caches="off",
-                 branches="off"):
+                 branches="off", adaptive=True):
         if style not in PER_INSTRUCTION:
             raise ValueError(f"style: {style!r}, expected native or vmx+ept")
         if clock not in ("cycles", "instructions"):

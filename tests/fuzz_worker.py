@@ -604,7 +604,9 @@ def load_frame(folder):
 def options_of(seed):
     """Style, engine, clock and profile of a seed: all combinations come round."""
     rng = random.Random(seed * 7919 + 1)
-    return {"style": STYLES[seed // len(FAMILIES) % len(STYLES)], "engine": rng.choice(("inline", "inline", "portable")),
+    style = STYLES[seed // len(FAMILIES) % len(STYLES)]
+    engine = rng.choice(("inline", "inline", "portable"))
+    return {"style": style, "engine": "inline" if style == "bt+shadow" else engine,     # styles that translate need it
             "clock": rng.choice(("cycles", "instructions")), "profile": rng.choice(PROFILES),
             "ept_page": rng.choice(("4K", "4K", "2M", "1G"))}
 
