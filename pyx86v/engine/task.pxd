@@ -271,6 +271,7 @@ cdef inline void load_registers(Engine* e, const TssLayout* t, const uint8_t* im
     flat code and data of the new privilege: a handler of a fault on the way has to run somewhere."""
     cdef uint64_t flags = tss_word(image, t.flags, t.step) & 0x277fd7       # what EFLAGS has
     cdef Translation pdptes
+    cdef uint32_t selector
     cdef int i, cpl
     env_u64(e.env, ENV_DR + 56)[0] &= ~<uint64_t>DR7_LOCAL
     ops_set(&e.ops, REG_CR0, env_u64(e.env, ENV_CR)[0] | CR0_TS)
@@ -284,8 +285,11 @@ cdef inline void load_registers(Engine* e, const TssLayout* t, const uint8_t* im
     env_segment(e.env, SEG_TR).flags &= ~<uint32_t>(KIND_BUSY << 8)         # the engine aborts on a busy one
     cpl = 3 if flags & FL_VM else <int>(tss_word(image, t.seg + t.step * SEG_CS, 2) & 3)
     for i in range(6):
-        load_flat(e, i, tss_word(image, t.seg + t.step * i, 2) if i < t.segs else 0, 0, 0xffffffffU,
-                  <uint32_t>((0xc09b00 if i == SEG_CS else 0xc09300) | cpl << 13))
+        selector = tss_word(image, t.seg + t.step * i, 2) if i < t.segs else 0
+        if flags & FL_VM:
+            load_flat(e, i, selector, <uint64_t>selector << 4, 0xffff, 0xf300)
+        else:
+            load_flat(e, i, selector, 0, 0xffffffffU, <uint32_t>((0xc09b00 if i == SEG_CS else 0xc09300) | cpl << 13))
     load_flat(e, SEG_LDTR, tss_word(image, t.ldt, 2), 0, 0, 0)
     env_update_hflags(e.env)
     if t.step == 4 and env_u64(e.env, ENV_CR)[0] & CR0_PG:
