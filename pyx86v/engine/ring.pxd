@@ -209,8 +209,11 @@ cdef inline void ring_back(Engine* e, const Peek* k) noexcept nogil:
     gpr[RSP] = k.rsp
 
 cdef inline bint ring_wanted(Engine* e) noexcept nogil:
-    """The kernel has paging, a GDT and an IDT of its own: it can be deprivileged.  Virtual state."""
+    """The kernel has paging, a GDT and an IDT of its own: it can be deprivileged.  Translated, it needs none of them, but
+    protected mode.  Virtual state."""
     cdef Ring* r = &e.vcpu.ring
+    if e.style.translates:
+        return env_u64(e.env, ENV_CR)[0] & CR0_PE != 0
     return env_u64(e.env, ENV_CR)[0] & CR0_PG != 0 and \
         env_segment(e.env, 8).base + env_segment(e.env, 8).limit != r.boot_gdtr and \
         env_segment(e.env, 9).base + env_segment(e.env, 9).limit != r.boot_idtr

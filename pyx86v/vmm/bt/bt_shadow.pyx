@@ -3,7 +3,7 @@
 
 The guest's kernel runs in ring 1 as under trap+shadow, but never its own code: the monitor translates it, block by block as it
 is reached, to code without sensitive instructions (translate.pyx), and that runs, from the translation cache (cache.pxd).  User
-code runs directly.  The boot part before paging runs in ring 0 under intercepts, as under trap+shadow.
+code runs directly.  Only real mode runs in ring 0, under intercepts, as the boot part does under trap+shadow.
 """
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
