@@ -88,7 +88,7 @@ def test_an_image_that_cannot_be(at, value):
 def machine(tmp_path, code, **options):
     path = tmp_path / "guest.elf"
     path.write_bytes(HEADER + code)
-    made = Machine(memory=4 << 20, **options)
+    made = Machine(memory=4 << 20, **{"profile": "skylake-blocks", **options})
     made.load(path)
     assert made.run().reason is StopReason.EXIT
     return made

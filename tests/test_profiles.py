@@ -66,7 +66,7 @@ UOPS = {
     "simd_control": ("LDMXCSR (M32)", 2.91),
 }
 READ_ELSEWHERE = {"p4-672": {"write_cr", "cli", "bt_rdtsc", "bt_translate"}}     # by AA06_NANO; sections 3.3 and 6.3
-OTHERWISE_LIKE = {"prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
+OTHERWISE_LIKE = {"skylake-blocks": "skylake", "prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
 
 # CPUID leaves 80000005h and 80000006h of a Ryzen: entries of the arrays
 ZEN_TLB = {"data": 64, "code": 64, "second_data": 1536, "second_code": 1024}
@@ -145,7 +145,7 @@ def test_memory_surcharges_of_skylake_give_the_measured_forms():
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_price_called_read_is_a_published_figure(name):
     like = OTHERWISE_LIKE.get(name, name)
-    known = set(AA06_TABLE_1.get(like, ())) | READ_ELSEWHERE.get(like, set()) | (set(UOPS) if name == "skylake" else set())
+    known = set(AA06_TABLE_1.get(like, ())) | READ_ELSEWHERE.get(like, set()) | (set(UOPS) if like == "skylake" else set())
     called_read = {row.name for row in load_profile(name).rows if row.section in ("prices", "instructions") and row.status == "read"}
     assert called_read <= known
 
