@@ -8,7 +8,8 @@ from pyx86v.cost.classes import CLASSES
 from pyx86v.cost.ledger import Price
 from pyx86v.cost.profile import STATUSES, ProfileError, load_profile, profile_names
 
-BUNDLED = ["core2", "merom", "nehalem", "p4-672", "penryn", "prescott", "sandybridge", "skylake", "westmere", "zen"]
+BUNDLED = ["core2", "merom", "nehalem", "p4-672", "penryn", "prescott", "sandybridge", "skylake", "skylake-blocks", "westmere",
+           "zen"]
 
 # Agesen, Mattson, Rugina, Sheldon, USENIX ATC 2012, Table 1: hardware round trip of exit and entry, cycles
 ROUND_TRIP = {"p4-672": 3963, "prescott": 3963, "core2": 1579, "merom": 1579, "penryn": 1266, "nehalem": 1009, "westmere": 761,
@@ -160,8 +161,10 @@ def test_round_trips_without_a_source_are_called_estimated(name):
 
 def test_features_follow_the_generations():
     has = {name: load_profile(name).features for name in BUNDLED}
-    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
-    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere",
+           "zen"]
+    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere",
+           "zen"]
     assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "westmere"], "Zen 1 has none, Intel from Westmere on"
 
 
