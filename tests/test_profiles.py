@@ -161,11 +161,9 @@ def test_round_trips_without_a_source_are_called_estimated(name):
 
 def test_features_follow_the_generations():
     has = {name: load_profile(name).features for name in BUNDLED}
-    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere",
-           "zen"]
-    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere",
-           "zen"]
-    assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "westmere"], "Zen 1 has none, Intel from Westmere on"
+    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "skylake-blocks", "westmere"], "Zen 1 has none, Intel from Westmere on"
 
 
 def test_tlb_geometry():
