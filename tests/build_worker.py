@@ -10,7 +10,7 @@ from pyx86v import Machine
 from pyx86v.cli.guests import image
 from pyx86v.engine import engine
 
-GUESTS = [("minikernel", "native", {}), ("qsort", "native", {}), ("fpu", "native", {"caches": "full", "branches": True}),
+GUESTS = [("minikernel", "native", {}), ("qsort", "native", {}), ("fpu", "native", {"caches": "full", "branches": "on"}),
           ("ptestorm", "vmx+shadow", {}), ("tlbreach", "vmx+ept", {}), ("usermode", "trap+shadow", {}), ("timer", "svm+npt", {}),
           ("forkwait", "bt+shadow", {"profile": "p4-672"})]
 LINUX = 100_000_000             # instructions
