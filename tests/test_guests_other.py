@@ -8,7 +8,7 @@ import pytest
 
 import debian
 import linux_guest
-from guest_list import ALL, HOLES, grouped, pairs
+from guest_list import ALL, HOLES, grouped, pairs, stop_alike
 from pyx86v import Machine
 
 MEMTEST = {"memtest64": "boot/memtest86+x64.bin", "memtest32": "boot/memtest86+ia32.bin"}
@@ -47,6 +47,7 @@ def memtest(name, style):
         found = re.search(r"Test #(\d+) +\[(.+?)\]", screen(machine)[3])
         if found and (not seen or seen[-1][0] != int(found[1])):
             seen.append((int(found[1]), found[2]))
+    stop_alike(machine)
     return seen, screen(machine), machine.instructions, machine.digest()
 
 
@@ -77,6 +78,7 @@ def mach(style):
     machine = Machine(memory=64 << 20, style=style, clock="instructions")
     machine.load(mach_kernel(), kernel_args="console=com0")
     machine.run(max_instructions=MACH_INSTRUCTIONS)
+    stop_alike(machine)
     return machine.console.decode("latin-1"), machine.instructions, machine.digest()
 
 
