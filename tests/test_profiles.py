@@ -66,7 +66,7 @@ UOPS = {
     "simd_text": ("PCMPISTRI (XMM, XMM, I8)", 3.0), "simd_gather": ("VPGATHERDD (XMM, VSIB_XMM, XMM)", 4.0),
     "simd_control": ("LDMXCSR (M32)", 2.91),
 }
-READ_ELSEWHERE = {"p4-672": {"write_cr", "cli", "bt_rdtsc", "bt_translate"}}     # by AA06_NANO; sections 3.3 and 6.3
+READ_ELSEWHERE = {"p4-672": {"write_cr", "cli", "bt_rdtsc", "bt_translate", "bt_port"}}     # by AA06_NANO; sections 3.3 and 6.3
 OTHERWISE_LIKE = {"prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
 
 # CPUID leaves 80000005h and 80000006h of a Ryzen: entries of the arrays
