@@ -110,6 +110,13 @@ def test_cases_by_hand_on_other_processors(name, text, cycles):
     assert BlockModel(name).cycles(assemble(text, 64)) == pytest.approx(cycles, rel=0.02)
 
 
+@pytest.mark.parametrize("below", range(1, 33))
+def test_the_end_of_the_address_space(below):
+    """An access that lies across it, or near it, is one like any other."""
+    text = f"xor eax, eax; fild qword ptr [rax-{below}]; mov [rax-{below}], rdx"
+    assert 0 < MODEL.cycles(assemble(text, 64)) < 100
+
+
 def test_where_memory_starts_decides_what_overlaps():
     """Under the harness's start every register points to the same place, and the store feeds the load."""
     code = assemble("mov rax, [rsi+8]; add rax, 1; mov [rdi+8], rax", 64)

@@ -351,9 +351,10 @@ cdef inline int64_t forwarded(Sim* s, const Uarch* u, const Insn* i, uint64_t ad
     cdef uint64_t at = address
     cdef const Store* st
     cdef bint forwards
-    cdef int latency
-    while at < address + i.size:
+    cdef int latency, left = i.size
+    while left > 0:                                     # the last bytes of the address space have a first one behind them
         st = newest_store(&s.values, cell_number(&s.values, at), address, i.size)
+        left -= 8 - <int>(at & 7)
         at = (at | 7) + 1
         if st == NULL or st.committed <= loaded - u.pipe.load:
             continue
