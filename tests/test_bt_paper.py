@@ -38,6 +38,7 @@ def test_rdtsc_in_place_is_an_input(nanobench):
     assert abs(nanobench["bt+shadow"][9] - RDTSC["bt+shadow"]) < 10 and RDTSC["bt+shadow"] < RDTSC["trap+shadow"]
 
 
+@pytest.mark.slow
 def test_a_fork_costs_more_translated_and_most_under_vt_x():
     """Per child, by the ledger.  The paper: 40,000 of Linux in 6.0, 37.0 and 106 seconds."""
     costs = {}
