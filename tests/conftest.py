@@ -7,9 +7,9 @@ import linux_guest
 
 # The files that take longest, in this order: more than eight seconds each, two minutes the first.  `make test-quick` leaves them out, and
 # several processes get them first, whole, so that none is left with a long one at the end.
-LONGEST = ("guests_linux", "snapshot", "roms", "fuzz", "snapshot_linux", "bt_linux", "tlb_witness", "shadow", "guests_disk", "guests_default",
-           "determinism", "boot_entries", "trap", "shadow_forged", "prices_move", "worlds", "interactive", "typing", "guests_firmware",
-           "guests_other", "roms_bochs", "boot_fuzz")
+LONGEST = ("guests_linux", "two_builds", "snapshot", "roms", "fuzz", "snapshot_linux", "bt_linux", "tlb_witness", "shadow", "guests_disk",
+           "guests_default", "determinism", "boot_entries", "trap", "shadow_forged", "prices_move", "worlds", "interactive", "typing",
+           "guests_firmware", "guests_other", "roms_bochs", "boot_fuzz")
 
 
 def pytest_configure(config):
