@@ -270,31 +270,31 @@ cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, u
 
 # The table of indirect targets, which translated code reads -------------------------------------------
 
+cdef inline void table_put(Bt* b, char* table, uint64_t i, uint64_t key, uint64_t value) noexcept nogil:
+    if b.bits == 64:
+        (<uint64_t*>table)[2 * i] = key
+        (<uint64_t*>table)[2 * i + 1] = value
+    else:
+        (<uint32_t*>table)[2 * i] = <uint32_t>key
+        (<uint32_t*>table)[2 * i + 1] = <uint32_t>value
+
+cdef inline char* table_of(const Bt* b, const Ram* ram) noexcept nogil:
+    return <char*>ram_pointer(ram, b.data + (BT_TABLE - BT_DATA), <uint64_t>BT_TARGETS * 16)
+
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
-    """No place matches any target.  Outside 64-bit mode the entries have 4 bytes."""
+    """No place matches any target.  Outside 64-bit mode the words have 4 bytes."""
     cdef uint32_t i
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    if keys is NULL:
+    cdef char* table = table_of(b, ram)
+    if table is NULL:
         return
     for i in range(BT_TARGETS):
-        if b.bits == 64:
-            keys[i] = bt_empty_key(i)
-        else:
-            (<uint32_t*>keys)[i] = <uint32_t>bt_empty_key(i)
+        table_put(b, table, i, bt_empty_key(i), 0)
 
 cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
     """Translated code finds the translation of `target` at `code` (linear) by itself."""
-    cdef uint64_t i = target & (BT_TARGETS - 1)
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    cdef uint64_t* values = <uint64_t*>ram_pointer(ram, b.data + (BT_VALUES - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    if keys is NULL or values is NULL:
-        return
-    if b.bits == 64:
-        keys[i] = 0 - target
-        values[i] = code
-    else:
-        (<uint32_t*>keys)[i] = <uint32_t>(0 - target)
-        (<uint32_t*>values)[i] = <uint32_t>code
+    cdef char* table = table_of(b, ram)
+    if table is not NULL:
+        table_put(b, table, target & (BT_TARGETS - 1), 0 - target, code)
 
 # Spaces ----------------------------------------------------------------------------------------------
 
