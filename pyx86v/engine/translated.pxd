@@ -102,6 +102,25 @@ cdef inline void stops_note(Engine* e, BtMode* m, uint64_t pc, uint64_t eip) noe
             m.stop_before[m.n_stop_before] = eip + (e.breakpoints[i] - pc)
             m.n_stop_before += 1
 
+cdef inline uint64_t cache_base_of(const BtMode* m) noexcept nogil:
+    return BT_BASE_64 if m.bits == 64 else BT_BASE_32
+
+cdef inline int unit_write(Engine* e, const uint8_t* guest, uint64_t n, uint64_t eip, const BtMode* m, uint32_t* at, BtUnit* t) noexcept nogil:
+    """bt_translate to the end of the code area; `at`: the offset.  No unit crosses a page."""
+    cdef Bt* b = bt_of(e)
+    cdef uint8_t* code = ram_pointer(&e.ram, b.code, BT_CACHE_BYTES)
+    cdef uint64_t room = PAGE_SIZE - (b.code_used & PAGE_MASK)
+    cdef int got
+    at[0] = b.code_used
+    if code is NULL:
+        return BT_NO_ROOM
+    if room < BT_MAX_CODE:
+        got = bt_translate(e.translator, guest, <int>n, eip, m, cache_base_of(m) + at[0], code + at[0], <int>room, t)
+        if got != BT_NO_ROOM:
+            return got
+        at[0] += <uint32_t>room
+    return bt_translate(e.translator, guest, <int>n, eip, m, cache_base_of(m) + at[0], code + at[0], BT_MAX_CODE, t)
+
 cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fault* f) noexcept nogil:
     """Translate the guest's code at `eip`.  NULL: `f`, or the monitor is to run one instruction (f.vector -1)."""
     cdef Bt* b = bt_of(e)
@@ -109,8 +128,7 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
     cdef uint8_t code[2 * 16 * BT_INSNS]
     cdef BtUnit t
     cdef Unit* u
-    cdef uint32_t at
-    cdef uint8_t* out
+    cdef uint32_t at = 0
     cdef uint64_t n = min(<uint64_t>sizeof(code), PAGE_SIZE - offset)
     cdef int got, flags = 0
     f.vector = -1
@@ -126,19 +144,15 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
         flags = UNIT_CHECKED
     stops_note(e, m, pc, eip)
     hot_note(b, m, eip)
-    at = code_place(b, BT_MAX_CODE)
-    out = ram_pointer(&e.ram, b.code + at, BT_MAX_CODE)
-    if out is NULL:
-        return NULL
     if flags & UNIT_CHECKED:
         n = whole_insn(e, code, n, pc)       # one instruction
-    got = bt_translate(e.translator, code, <int>n, eip, m, cache_base_of(m) + at, out, BT_MAX_CODE, &t)
+    got = unit_write(e, code, n, eip, m, &at, &t)
     if got == 0:                             # it goes on in the next page
         if code_page(e, (pc | PAGE_MASK) + 1 if m.bits == 64 else ((pc | PAGE_MASK) + 1) & 0xffffffffULL, &gfn2, f) == XLAT_PAGE_FAULT or gfn2 == NO_GFN:
             return NULL
         space_rely(b, &e.ram, &e.vcpu.paging, (pc | PAGE_MASK) + 1)
         memcpy(code + n, frame_bytes(e, gfn2), 16)
-        got = bt_translate(e.translator, code, <int>n + 15, eip, m, cache_base_of(m) + at, out, BT_MAX_CODE, &t)
+        got = unit_write(e, code, n + 15, eip, m, &at, &t)
         if frame_is_wild(e, gfn2):
             flags = UNIT_CHECKED
     if got <= 0:
@@ -155,9 +169,6 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
     if not flags & UNIT_CHECKED and t.n_insns and insns_of(b, &e.ram, u)[0].kind != BT_CALLOUT:
         lookup_publish(b, &e.ram, eip, cache_base_of(m) + at)
     return u
-
-cdef inline uint64_t cache_base_of(const BtMode* m) noexcept nogil:
-    return BT_BASE_64 if m.bits == 64 else BT_BASE_32
 
 cdef inline uint64_t whole_insn(Engine* e, const uint8_t* code, uint64_t n, uint64_t pc) noexcept nogil:
     """Bytes of the first instruction, at most n; 15 when it is none."""

@@ -40,14 +40,16 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 32               # root entries of a space
     MAX_LINKS = 4096             # entries below them
-    DISPATCH_BYTES = 16          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
-    MAX_CODE_WRITES = 16         # to one frame, until it is no longer traced
+    CODE_LINE = 64               # units begin so: the engine's jump cache then has a place for each of a page's
+    DISPATCH_BYTES = 64          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
+    MAX_CODE_WRITES = 512        # to one frame, until it is no longer traced; those that
+    DEADLY_WRITE = 32            # meet a translation count for so many
     HOT = 512
     HOT_TRAPS = 4                # of an instruction, until it becomes a call-out (Adams and Agesen, section 4)
     HOT_IDLE = 64                # call-outs in a row that wrote no table, until it runs in the cache again
     CALM_ENTRIES = 128           # into its unchanged code, until it is traced again
-    CODE_WRITES = 0xff           # a frame's second number: writes, and entries above
-    CODE_ENTRY = 0x100
+    CODE_WRITES = 0xfff          # a frame's second number: writes, and entries above
+    CODE_ENTRY = 0x1000
     LARGE = 2 << 20
 
 cdef enum UnitFlags:
@@ -535,12 +537,6 @@ cdef inline bint unit_room(const Bt* b) noexcept nogil:
     """Is there room for one more unit of any size?"""
     return b.n_units < MAX_UNITS and b.code_used + 2 * PAGE_SIZE <= BT_CACHE_BYTES and b.pool_used + 4096 <= POOL_BYTES
 
-cdef inline uint32_t code_place(const Bt* b, uint32_t bytes) noexcept nogil:
-    """Where a unit of up to so many bytes begins: none crosses a page."""
-    if (b.code_used & PAGE_MASK) + bytes > PAGE_SIZE:
-        return (b.code_used + PAGE_MASK) & ~<uint32_t>PAGE_MASK
-    return b.code_used
-
 cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uint64_t eip, uint32_t mode, uint32_t code,
                            const uint8_t* guest, uint64_t gfn, uint64_t gfn2, int flags) noexcept nogil:
     """Enter a translation that lies at `code` of the code area."""
@@ -574,7 +570,7 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
     memcpy(insns_of(b, ram, u), t.insns, t.n_insns * sizeof(BtInsn))
     memcpy(guest_of(b, ram, u), guest, t.guest_length)
     b.pool_used += (<uint32_t>pool_bytes(u) + 7) & ~<uint32_t>7
-    b.code_used = code + t.length
+    b.code_used = (code + t.length + CODE_LINE - 1) & ~<uint32_t>(CODE_LINE - 1)
     u.next = head[0]
     head[0] = b.n_units
     frame = frame_of(b, ram, gfn)
