@@ -1,9 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fixtures that more than one file uses."""
+"""Fixtures that more than one file uses; the order of the files."""
 import pytest
 
 import debian
 import linux_guest
+
+# The files that take longest, in this order.  Several processes get them first, whole, so that none is left with a long one at the end.
+LONGEST = ("guests_linux", "fuzz", "snapshot_linux", "snapshot", "bt_linux", "shadow", "boot_entries", "guests_default", "determinism", "worlds",
+           "guests_disk", "shadow_forged", "tlb_witness", "guests_firmware", "guests_other", "interactive", "machine", "cli_machine", "boot_fuzz", "typing")
+
+
+def pytest_configure(config):
+    """pytest-xdist would begin with the files of most tests, and the longest have few."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

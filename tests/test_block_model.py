@@ -73,6 +73,32 @@ def test_a_branch_fuses_with_the_comparison_before_it():
     assert (fused, apart) == (1, 2)
 
 
+ZERO, CARRY, SIGN = "e ne l ge le g", "b ae be a", "s ns o no p np"
+
+
+@pytest.mark.parametrize("text, fuses", [
+    ("test eax, ebx", f"{ZERO} {CARRY} {SIGN}"), ("and eax, 7", f"{ZERO} {CARRY} {SIGN}"), ("cmp eax, ebx", f"{ZERO} {CARRY}"),
+    ("cmp [rdi], eax", f"{ZERO} {CARRY}"), ("cmp eax, [rdi]", f"{ZERO} {CARRY}"), ("sub eax, ebx", f"{ZERO} {CARRY}"), ("inc eax", ZERO),
+    ("add [rdi], eax", ""), ("inc dword ptr [rdi]", ""), ("cmp dword ptr [rdi], 1", ""), ("mov eax, ebx", ""), ("shl eax, 1", "")])
+def test_what_fuses_with_which_branch(text, fuses):
+    """The optimisation manual's table of macro-fusion; nothing that stores fuses, nor a comparison of memory with a constant."""
+    for condition in f"{ZERO} {CARRY} {SIGN} rcxz".split():
+        found = MODEL.analyse(assemble(f"1: {text}; j{condition} 1b", 64), loop=True)["instructions"][1]["fused"]
+        assert found == (condition in fuses.split()), condition
+
+
+# Cycles by hand on the others: Ivy Bridge computes on three ports and has no third port for the addresses of stores; its decoders, and
+# Haswell's, hold what may fuse with a branch back from the last of four (uiCA); PAUSE grew with Skylake (optimisation manual); AMD fuses
+# CMP and TEST only (optimisation guide), and its six-wide renamer takes five instructions.
+@pytest.mark.parametrize("name, text, cycles", [
+    ("ivybridge", "mov [rdi], rax; mov rbx, [rsi]; mov rcx, [rsi]", 1.5), ("haswell", "mov [rdi], rax; mov rbx, [rsi]; mov rcx, [rsi]", 1),
+    ("haswell", "cmp ebx, edx", 1 / 3), ("ivybridge", "cmp ebx, edx", 1 / 3), ("ivybridge", "mov eax, 1; mov ebx, 2", 2 / 3),
+    ("haswell", "adc rax, rbx", 2), ("haswell", "cmove rax, rbx", 2), ("haswell", "addsd xmm0, xmm1", 3), ("haswell", "mulsd xmm0, xmm1", 5),
+    ("haswell", "pause", 10), ("skylake", "pause", 140), ("zen2", "addsd xmm0, xmm1", 3), ("zen2", "mov rax, [rax]", 4)])
+def test_cases_by_hand_on_other_processors(name, text, cycles):
+    assert BlockModel(name).cycles(assemble(text, 64)) == pytest.approx(cycles, rel=0.02)
+
+
 def test_where_memory_starts_decides_what_overlaps():
     """Under the harness's start every register points to the same place, and the store feeds the load."""
     code = assemble("mov rax, [rsi+8]; add rax, 1; mov [rdi+8], rax", 64)

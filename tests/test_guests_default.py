@@ -9,7 +9,7 @@ import linux_guest
 from guest_list import styles_for
 from pyx86v import Machine, StopReason
 
-STYLES = ("native", *styles_for(0))
+STYLES = ("native", *styles_for(4))
 LIMIT = 20_000_000_000           # instructions; a boot takes 1.4e9
 ARGS = "console=ttyS0"
 INIT = """#!/bin/busybox sh

@@ -70,7 +70,7 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
-CASES = [case for case in pairs(ARGS) if ALL or case[0] == "dma" or case[1] == "native"]
+CASES = [case for case in pairs(ARGS, 4) if ALL or case[0] == "dma" or case[1] == "native"]
 
 
 @pytest.mark.parametrize("how, style", grouped(CASES))

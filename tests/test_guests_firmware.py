@@ -13,7 +13,7 @@ import pytest
 
 import boot_info
 import debian
-from guest_list import HOLES, grouped, pairs
+from guest_list import HOLES, grouped, pairs, stop_alike
 from pyx86v import Machine, SnapshotError, StopReason
 from qemu_guest import QEMU, need_qemu
 
@@ -114,6 +114,7 @@ def grub_run(style):
     """GRUB from a CD-ROM to its prompt."""
     machine = booted(style, cdroms=[grub_cd("rescue")])
     run_until(machine, lambda: screen(machine)[-1:] == ["grub>"])
+    stop_alike(machine)
     return result(machine, 0)
 
 

@@ -8,14 +8,12 @@ import pytest
 
 import debian
 import linux_guest
-from guest_list import ALL, EQUAL, HOLES, grouped, pairs
+from guest_list import ALL, HOLES, grouped, pairs, stop_alike
 from pyx86v import Machine
 
 MEMTEST = {"memtest64": "boot/memtest86+x64.bin", "memtest32": "boot/memtest86+ia32.bin"}
 MEMTEST_MIB = 64 if ALL else 16
-# The 32-bit one stores with CR0.WP clear to pages that are read-only: over shadow tables each store is an exit, minutes in all.
-PAIRS = [pair for pair in pairs(MEMTEST) if ALL or pair[0] == "memtest64" or pair[1] == "native"]
-PAIRS += [] if ALL else [("memtest32", EQUAL[1])]
+PAIRS = pairs(MEMTEST)
 MEMTEST_ARGS = "nosmp nobench nosm nopause keyboard=legacy"
 STEP, FIRST_STEP = 20_000_000, 200_000        # instructions between two looks at the screen; the first test is short
 LIMIT = 3_000_000_000
@@ -49,6 +47,7 @@ def memtest(name, style):
         found = re.search(r"Test #(\d+) +\[(.+?)\]", screen(machine)[3])
         if found and (not seen or seen[-1][0] != int(found[1])):
             seen.append((int(found[1]), found[2]))
+    stop_alike(machine)
     return seen, screen(machine), machine.instructions, machine.digest()
 
 
@@ -79,6 +78,7 @@ def mach(style):
     machine = Machine(memory=64 << 20, style=style, clock="instructions")
     machine.load(mach_kernel(), kernel_args="console=com0")
     machine.run(max_instructions=MACH_INSTRUCTIONS)
+    stop_alike(machine)
     return machine.console.decode("latin-1"), machine.instructions, machine.digest()
 
 

@@ -304,15 +304,62 @@ def test_writes_by_others():
     assert counted(bench, "hidden_faults", lambda: bench.access(0x11000)) == 0
 
 
-def test_supervisor_writes_without_wp():
+READ_ONLY = {"page": (PT + 16 * 8, 0x10000 | P | U | A), "table": (0x3000, PT | P | U | A), "large page": (0x3008, P | PS | U | A)}
+
+
+@pytest.mark.parametrize("where", READ_ONLY)
+def test_supervisor_writes_without_wp(where):
+    """The page changes hands: writable for the supervisor, readable for the user, and each of them faults once for it."""
+    bench, _ = guest()
+    at, value = READ_ONLY[where]
+    entry_at(bench, at, value, 8)
+    gva, hpa = (0x205008, BASE + 0x5008) if where == "large page" else (DATA, BASE + DATA)
+    assert bench.access(gva, WRITE) == ("page-fault", 3)
+    bench.enter(cr0=PG | PE)
+    assert counted(bench, "hidden_faults", lambda: [bench.access(gva, WRITE) for _ in range(9)]) == 1
+    assert bench.access(gva, WRITE) == bench.access(gva, READ) == bench.access(gva, FETCH) == ("ok", hpa)
+    assert bench.access(gva, WRITE, USER) == ("page-fault", 7), "the user has not been given it"
+    marked = PT + 16 * 8 if where == "table" else at
+    assert int.from_bytes(bench.peek(marked, 8), "little") & (A | D) == A | D
+    assert counted(bench, "hidden_faults", lambda: [bench.access(gva, READ, USER) for _ in range(9)]) == 1
+    assert bench.access(gva, READ, USER) == ("ok", hpa)
+    assert counted(bench, "hidden_faults", lambda: bench.access(gva, WRITE)) == 1 and bench.counts()["single_writes"] == 0
+    bench.check()
+    bench.enter(cr0=PG | PE | WP)
+    assert bench.access(gva, WRITE) == ("page-fault", 3) and bench.access(gva, READ, USER) == ("ok", hpa)
+    bench.check()
+
+
+def test_supervisors_own_pages_without_wp():
+    """Nobody else loses a page that is the supervisor's anyway: reading it makes it writable, but not before it is dirty."""
+    bench, _ = guest()
+    entry(bench, 16, 0x10000 | P | A | D), entry(bench, 17, 0x11000 | P | A)
+    bench.enter(cr0=PG | PE)
+    assert counted(bench, "hidden_faults", lambda: [bench.access(DATA), bench.access(DATA, WRITE)]) == 1
+    assert counted(bench, "hidden_faults", lambda: [bench.access(0x11000), bench.access(0x11000, WRITE)]) == 2
+    assert int.from_bytes(bench.peek(PT + 17 * 8, 8), "little") & D
+
+
+@pytest.mark.parametrize("control, access, code", [(SMEP, FETCH, 17), (SMAP, READ, 1)])
+def test_pages_stay_the_users_with_smep_and_smap(control, access, code):
+    """Both ask whether the page is a user's, so that each store is carried out by itself."""
     bench, _ = guest()
     entry(bench, 16, 0x10000 | P | U | A)
-    assert bench.access(DATA, WRITE) == ("page-fault", 3)
     bench.enter(cr0=PG | PE)
-    assert bench.access(DATA, WRITE) == ("once", BASE + DATA) and bench.access(DATA, WRITE) == ("once", BASE + DATA)
-    assert bench.access(DATA, WRITE, USER) == ("page-fault", 7)
-    assert bench.peek(PT + 16 * 8, 8) == pack(0x10000 | P | U | A | D)
-    assert bench.counts()["single_writes"] == 2
+    assert bench.access(DATA, WRITE) == bench.access(DATA, access, KERNEL_SMAP) == ("ok", BASE + DATA)
+    bench.enter(cr4=PAE | control)
+    assert bench.access(DATA, access, KERNEL_SMAP) == ("page-fault", code)
+    assert [bench.access(DATA, WRITE) for _ in range(2)] == [("once", BASE + DATA)] * 2
+    assert bench.access(DATA, access, KERNEL_SMAP) == ("page-fault", code) and bench.counts()["single_writes"] == 2
+
+
+def test_tables_are_traced_without_wp():
+    bench, _ = guest(unsync_after=0)
+    entry(bench, 4, PT | P | U | A)
+    bench.enter(cr0=PG | PE)
+    assert entry(bench, 16, 0x11000 | OPEN) and entry(bench, 17, 0x12000 | OPEN)
+    assert bench.access(DATA) == ("ok", BASE + 0x11000) and bench.access(DATA + 0x1000) == ("ok", BASE + 0x12000)
+    bench.check()
 
 
 # ---------------------------------------------------------------- places

@@ -14,10 +14,10 @@ Invariants
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
 from pyx86v.arch.ptes cimport VA_MASK
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.softtlb cimport evict_page
+from pyx86v.engine.softtlb cimport SoftEntry, evict_page, soft_victims
 from pyx86v.engine.state cimport EVICT_LOG, Engine
 from pyx86v.mmu.state cimport Evicted, FLUSH_ALL, FLUSH_INVEPT, FLUSH_INVVPID, Mmu, SIDE_D, SIDE_I
 from pyx86v.mmu.tlb cimport ARRAY_D_4K, ARRAY_L2, TAG_NESTED, TLB_NIL, Tlb
@@ -31,6 +31,10 @@ ctypedef struct Kept:        # the soft TLB of a world that is not in front
 cdef inline uint64_t wide_flushes(const Mmu* m) noexcept nogil:
     """Flushes that may be of more than the tag in front."""
     return m.count.flushes[<int>FLUSH_ALL] + m.count.flushes[<int>FLUSH_INVEPT] + m.count.flushes[<int>FLUSH_INVVPID]
+
+cdef inline void kept_front(Engine* e, Kept* k) noexcept nogil:
+    """Room for the tables that the engine holds."""
+    memcpy(k.tables, e.env + ENV_SOFT, SOFT_BYTES)
 
 cdef inline void kept_make(Engine* e, Kept* k) noexcept nogil:
     """Empty tables for a world that has never run."""
@@ -52,12 +56,37 @@ cdef inline void kept_free(Kept* k) noexcept nogil:
         free(<void*>env_u64(env, ENV_SOFT_TABLE + SOFT_TABLE_SIZE * i)[1])
         free((<void**>(env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i + SOFT_IOTLB))[0])
 
+cdef inline void victims_copy(char* to, const char* desc, uint64_t n) noexcept nogil:
+    memcpy(to + SOFT_VICTIMS, desc + SOFT_VICTIMS, n * sizeof(SoftEntry))
+    memcpy(to + SOFT_VICTIM_IOTLB, desc + SOFT_VICTIM_IOTLB, n * SOFT_IOTLB_SIZE)
+
+cdef inline void tables_copy(char* to, char* env) noexcept nogil:
+    """Copy the descriptors, of the victims those that either side uses: all others are empty on both.
+
+    `to` and `env`: the processor's state that the tables are, or could be, before (ENV_SOFT)
+    """
+    cdef int i
+    cdef uint64_t n, theirs
+    cdef char* desc
+    cdef char* old
+    memcpy(to + ENV_SOFT, env + ENV_SOFT, ENV_SOFT_DESC - ENV_SOFT)
+    for i in range(SOFT_MODES):
+        desc = env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i
+        old = to + ENV_SOFT_DESC + SOFT_DESC_SIZE * i
+        n = soft_victims(desc)
+        theirs = soft_victims(old)
+        memcpy(old, desc, SOFT_VICTIMS)
+        if n or theirs:
+            victims_copy(old, desc, n if n > theirs else theirs)
+        (<void**>(old + SOFT_IOTLB))[0] = (<void**>(desc + SOFT_IOTLB))[0]
+    memcpy(to + ENV_SOFT_TABLE, env + ENV_SOFT_TABLE, SOFT_MODES * SOFT_TABLE_SIZE)
+
 cdef inline void kept_exchange(Engine* e, Kept* leaves, Kept* comes, uint32_t number) noexcept nogil:
-    """Give the engine the tables of world `number`.  (Why memmove: image_copy in worlds.pxd.)"""
-    memmove(leaves.tables, e.env + ENV_SOFT, SOFT_BYTES)
+    """Give the engine the tables of world `number`."""
+    tables_copy(kept_env(leaves), e.env)
     leaves.evictions = e.evictions
     leaves.flushes = wide_flushes(e.mmu)
-    memmove(e.env + ENV_SOFT, comes.tables, SOFT_BYTES)
+    tables_copy(e.env, kept_env(comes))
     env_u32(e.cpu, CPU_CLUSTER)[0] = number
 
 cdef inline void kept_note_space(Engine* e, int asid) noexcept nogil:

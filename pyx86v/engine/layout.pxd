@@ -19,6 +19,7 @@ cdef extern from *:
     extern void tlb_flush_page_x86_64(void *cpu, uint64_t va);
     extern void tlb_flush_x86_64(void *cpu);
     extern void tlb_init_x86_64(void *cpu);
+    extern void tb_flush_jmp_cache_x86_64(void *cpu, uint64_t va);
     extern void raise_exception_err_ra_x86_64(void *env, int vector, int error, uintptr_t ra) __attribute__((noreturn));
     extern void raise_exception_err_x86_64(void *env, int vector, int error) __attribute__((noreturn));
     extern void cpu_loop_exit_noexc_x86_64(void *cpu) __attribute__((noreturn));
@@ -52,6 +53,7 @@ cdef extern from *:
     void tlb_flush_page_x86_64(void* cpu, uint64_t va) noexcept nogil
     void tlb_flush_x86_64(void* cpu) noexcept nogil
     void tlb_init_x86_64(void* cpu) noexcept nogil
+    void tb_flush_jmp_cache_x86_64(void* cpu, uint64_t va) noexcept nogil
     void raise_exception_err_ra_x86_64(void* env, int vector, int error, uintptr_t ra) noexcept nogil
     void raise_exception_err_x86_64(void* env, int vector, int error) noexcept nogil
     void cpu_loop_exit_noexc_x86_64(void* cpu) noexcept nogil

@@ -71,57 +71,74 @@ cdef inline void env_update_hflags(char* env) noexcept nogil:
     env_u32(env, ENV_HFLAGS)[0] = h
 
 cdef inline int env_reg_offset(int reg) noexcept nogil:
-    """The offset of a plain 64-bit register, or -1."""
-    if REG_STAR <= reg <= REG_FMASK:
-        return ENV_STAR if reg == REG_STAR else ENV_LSTAR + 8 * (reg - REG_LSTAR)
-    if reg == REG_KERNEL_GS_BASE:
-        return ENV_KERNEL_GS_BASE
-    if REG_SYSENTER_CS <= reg <= REG_SYSENTER_EIP:
-        return ENV_SYSENTER_CS + 8 * (reg - REG_SYSENTER_CS)
-    if reg == REG_PAT:
-        return ENV_PAT
+    """Where a register lies that is 64 plain bits to read, or -1.  (A chain of nothing but ==, so that C has a table.)"""
     if reg == REG_RIP:
         return ENV_EIP
-    if reg == REG_CR2:
+    elif reg == REG_CR0:
+        return ENV_CR
+    elif reg == REG_CR2:
         return ENV_CR + 16
-    if REG_DR0 <= reg <= REG_DR3:
-        return ENV_DR + 8 * (reg - REG_DR0)
-    if reg == REG_DR6 or reg == REG_DR7:
-        return ENV_DR + 48 + 8 * (reg - REG_DR6)
-    return -1
+    elif reg == REG_CR3:
+        return ENV_CR + 24
+    elif reg == REG_CR4:
+        return ENV_CR + 32
+    elif reg == REG_EFER:
+        return ENV_EFER
+    elif reg == REG_GDTR_BASE:
+        return ENV_GDT + 8
+    elif reg == REG_IDTR_BASE:
+        return ENV_IDT + 8
+    elif reg == REG_DR6:
+        return ENV_DR + 48
+    elif reg == REG_DR7:
+        return ENV_DR + 56
+    elif reg == REG_STAR:
+        return ENV_STAR
+    elif reg == REG_LSTAR:
+        return ENV_LSTAR
+    elif reg == REG_CSTAR:
+        return ENV_CSTAR
+    elif reg == REG_FMASK:
+        return ENV_FMASK
+    elif reg == REG_KERNEL_GS_BASE:
+        return ENV_KERNEL_GS_BASE
+    elif reg == REG_SYSENTER_CS:
+        return ENV_SYSENTER_CS
+    elif reg == REG_SYSENTER_ESP:
+        return ENV_SYSENTER_ESP
+    elif reg == REG_SYSENTER_EIP:
+        return ENV_SYSENTER_EIP
+    elif reg == REG_PAT:
+        return ENV_PAT
+    elif reg == REG_DR0:
+        return ENV_DR
+    elif reg == REG_DR1:
+        return ENV_DR + 8
+    elif reg == REG_DR2:
+        return ENV_DR + 16
+    elif reg == REG_DR3:
+        return ENV_DR + 24
+    else:
+        return -1
 
 cdef inline uint64_t ops_get(Cpu* c, int reg) noexcept nogil:
     cdef char* env = ops_env(c)
-    cdef int off = env_reg_offset(reg)
-    if off >= 0:
-        return env_u64(env, off)[0]
     if reg == REG_RFLAGS:
         return env_rflags(env)
-    if reg == REG_CR0:
-        return env_u64(env, ENV_CR)[0]
-    if reg == REG_CR3:
-        return env_u64(env, ENV_CR + 24)[0]
-    if reg == REG_CR4:
-        return env_u64(env, ENV_CR + 32)[0]
-    if reg == REG_CR8:
+    elif reg == REG_CR8:
         return platform_cr8(ops_platform(env))
-    if reg == REG_EFER:
-        return env_u64(env, ENV_EFER)[0]
-    if reg == REG_CPL:
+    elif reg == REG_CPL:
         return env_cpl(env)
-    if reg == REG_BITS:
+    elif reg == REG_BITS:
         return env_bits(env)
-    if reg == REG_SHADOW:
+    elif reg == REG_SHADOW:
         return env_u32(env, ENV_HFLAGS)[0] & HF_INHIBIT_IRQ != 0
-    if reg == REG_GDTR_BASE:
-        return env_segment(env, 8).base
-    if reg == REG_GDTR_LIMIT:
+    elif reg == REG_GDTR_LIMIT:
         return env_segment(env, 8).limit
-    if reg == REG_IDTR_BASE:
-        return env_segment(env, 9).base
-    if reg == REG_IDTR_LIMIT:
+    elif reg == REG_IDTR_LIMIT:
         return env_segment(env, 9).limit
-    return 0
+    else:
+        return env_u64(env, env_reg_offset(reg))[0]
 
 cdef inline void ops_set_efer(char* env, uint64_t v) noexcept nogil:
     """EFER and the LMA bit that hflags repeats."""
@@ -133,17 +150,12 @@ cdef inline void ops_set_efer(char* env, uint64_t v) noexcept nogil:
 
 cdef inline void ops_set(Cpu* c, int reg, uint64_t v) noexcept nogil:
     cdef char* env = ops_env(c)
-    cdef int off = env_reg_offset(reg)
-    if off >= 0:
-        env_u64(env, off)[0] = v
-    elif reg == REG_RFLAGS:
+    if reg == REG_RFLAGS:
         env_set_rflags(env, v)
         env_update_hflags(env)
     elif reg == REG_CR0:
         cpu_x86_update_cr0_x86_64(env, <uint32_t>v)
         env_update_hflags(env)
-    elif reg == REG_CR3:
-        env_u64(env, ENV_CR + 24)[0] = v
     elif reg == REG_CR4:
         cpu_x86_update_cr4_x86_64(env, <uint32_t>v)
         env_u64(env, ENV_CR + 32)[0] = v
@@ -156,14 +168,12 @@ cdef inline void ops_set(Cpu* c, int reg, uint64_t v) noexcept nogil:
             env_u32(env, ENV_HFLAGS)[0] |= HF_INHIBIT_IRQ
         else:
             env_u32(env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
-    elif reg == REG_GDTR_BASE:
-        env_segment(env, 8).base = v
     elif reg == REG_GDTR_LIMIT:
         env_segment(env, 8).limit = <uint32_t>v
-    elif reg == REG_IDTR_BASE:
-        env_segment(env, 9).base = v
     elif reg == REG_IDTR_LIMIT:
         env_segment(env, 9).limit = <uint32_t>v
+    elif reg != REG_CPL and reg != REG_BITS:
+        env_u64(env, env_reg_offset(reg))[0] = v
 
 cdef inline void ops_get_segment(Cpu* c, int seg, Segment* out) noexcept nogil:
     cdef EnvSegment* s = env_segment(ops_env(c), seg)
@@ -193,8 +203,11 @@ cdef inline void ops_flush_page(Cpu* c, uint64_t gva) noexcept nogil:
     page_drop(c.owner, gva)
 
 cdef inline void ops_init(Cpu* c, char* cpu) noexcept nogil:
+    cdef int reg
     c.owner = cpu
     c.gpr = <uint64_t*>(cpu_env(cpu) + ENV_REGS)
+    for reg in range(N_CPU_REGS):
+        c.at[reg] = env_u64(cpu_env(cpu), env_reg_offset(reg)) if env_reg_offset(reg) >= 0 else NULL
     c.get = ops_get
     c.set = ops_set
     c.get_segment = ops_get_segment

@@ -82,6 +82,23 @@ cdef inline void soft_drop(char* env, gva_t page) noexcept nogil:
             continue
         soft_drop_victim(desc, page)
 
+cdef inline void soft_drop_code(void* cpu, gva_t page) noexcept nogil:
+    """Take all rights to a page out of all tables, those to run it too, and what the jump cache knows of it."""
+    cdef char* env = cpu_env(<char*>cpu)
+    cdef uint32_t modes = env_u16(env, ENV_SOFT_DIRTY)[0]
+    cdef int i
+    cdef char* desc
+    cdef SoftEntry* s
+    while modes:
+        i = lowest_bit(modes)
+        modes &= modes - 1
+        desc = env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i
+        s = soft_slot(env, i, page)
+        if soft_serves(s, page):
+            soft_forget(s, desc)
+        soft_drop_victim(desc, page)
+    tb_flush_jmp_cache_x86_64(cpu, page)
+
 cdef inline void soft_displace(char* desc, const SoftEntry* s, const uint64_t* iotlb) noexcept nogil:
     """An entry of another page moves to the victim table."""
     cdef uint64_t k = env_u64(desc, SOFT_VICTIMS_USED)[0] % SOFT_VICTIM_ENTRIES
@@ -141,7 +158,9 @@ cdef inline void evict_page(void* cpu, const Evicted* v, bint portable) noexcept
         return
     if gva >> 47:
         gva |= 0xffff000000000000ULL
-    if v.side == SIDE_D and not portable:
+    if portable:
+        page_drop(cpu, gva)
+    elif v.side == SIDE_D:
         soft_drop(cpu_env(<char*>cpu), gva)
     else:
-        page_drop(cpu, gva)
+        soft_drop_code(cpu, gva)

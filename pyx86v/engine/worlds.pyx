@@ -14,7 +14,7 @@ from pyx86v.engine.cache_map cimport BT_ASID
 from pyx86v.engine.budget cimport MAX_INSN_UNITS
 from pyx86v.engine.dma cimport bus_connect
 from pyx86v.engine.engine cimport engine_run
-from pyx86v.engine.kept cimport kept_env, kept_free, kept_make, kept_note_space
+from pyx86v.engine.kept cimport kept_env, kept_free, kept_front, kept_make, kept_note_space
 from pyx86v.engine.softtlb cimport EMPTY, SoftEntry, soft_victims
 from pyx86v.mmu.invalidate cimport INVVPID_ALL, mmu_flush_asid, mmu_invvpid
 from pyx86v.arch.ptes cimport FRAME_MASK
@@ -83,6 +83,7 @@ cdef void worlds_connect(Worlds* w) noexcept:
     e.gives_way = w.plan.count > 1
     e.guest.sinks = &w.seat[0].sinks
     env_u32(e.cpu, CPU_CLUSTER)[0] = 0
+    kept_front(e, &w.seat[0].kept)
     for i in range(w.plan.count):
         bus_connect(e, &w.seat[i].sinks.bus)
     for i in range(1, w.plan.count):

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from pyx86v.arch.ptes cimport *
 from pyx86v.arch.regs cimport CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_LME, EFER_NXE
-from pyx86v.arch.types cimport ACCESS_WRITE, PAGE_MASK, gpa_t, gva_t, hpa_t
+from pyx86v.arch.types cimport ACCESS_WRITE, PAGE_MASK, USER, gpa_t, gva_t, hpa_t
 from pyx86v.cost.ledger cimport SHADOW, SHADOW_FILL, SHADOW_REFLECT, SHADOW_TRACE, SHADOW_WALK, Ledger, charge
 from pyx86v.mmu.invalidate cimport mmu_flush_asid, mmu_invlpg
 from pyx86v.mmu.memory cimport *
@@ -142,9 +142,23 @@ cdef inline uint32_t child_of(Shadower* w, uint32_t slot, int level, const Sourc
     w.s.count.splits += page_find(w, KIND_DIRECT, level - 1, src.gfn, 0) == NIL
     return page_get(w, KIND_DIRECT, level - 1, src.gfn, 0)
 
-cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty) noexcept nogil:
-    """Make the entries for an address whose guest walk has succeeded, from the top to the page at `hpa`.  `dirty` is
-    the walk's word: tables in firmware count as marked, though they stay as they are."""
+cdef inline bint bypasses_wp(const PagingContext* guest) noexcept nogil:
+    """May entries be made that let the supervisor write where the guest's do not (invariant 1)?"""
+    return guest.mode != PAGING_NONE and not guest.cr0 & CR0_WP and not guest.cr4 & (CR4_SMEP | CR4_SMAP)
+
+cdef inline uint64_t bypass_wp(Shadower* w, uint64_t old, uint64_t rights, int access, int privilege) noexcept nogil:
+    """Rights of an entry of a guest with CR0.WP = 0, in place of `old`.  A page of the supervisor's loses nothing by being
+    writable; a user's goes to the supervisor when that writes, and back when the user comes."""
+    if rights & PTE_W or not bypasses_wp(w.guest):
+        return rights
+    if rights & PTE_U and (privilege == USER or access != ACCESS_WRITE and old & (PTE_P | PTE_W | PTE_U) != PTE_P | PTE_W):
+        return rights
+    w.s.wp_bypassed = 1
+    return (rights | PTE_W) & ~<uint64_t>PTE_U
+
+cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty, int access, int privilege) noexcept nogil:
+    """Make the entries for an address whose guest walk for this access has succeeded, from the top to the page at `hpa`.
+    `dirty` is the walk's word: tables in firmware count as marked, though they stay as they are."""
     cdef uint32_t page = root_of(w, gva), slot, child
     cdef uint64_t e
     cdef Source src
@@ -155,6 +169,7 @@ cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty) noexce
         level = w.page[page].level
         slot = page << 9 | <uint32_t>(gva >> (3 + 9 * level) & 511)
         source_of(w, &w.page[page], slot & 511, &src)
+        src.rights = bypass_wp(w, w.table[slot], src.rights, access, privilege)
         if w.page[page].kind == KIND_TABLE and w.page[page].gfn < w.s.frames:
             w.frame[w.page[page].gfn].writes = 0
         if src.page and w.page[page].kind == KIND_TABLE:
@@ -197,7 +212,7 @@ cdef inline bint write_is_single(Shadower* w, const GuestPage* page, hpa_t hpa, 
         frame_flooded(w, gfn)
         if frame_is_traced(w, gfn):
             return True
-    if not page.flags & TLB_W:
+    if not page.flags & TLB_W and not bypasses_wp(w.guest):
         w.s.count.single_writes += 1
         return True
     return False
@@ -221,7 +236,7 @@ cdef inline int fault_answer(Shadower* w, gva_t gva, int size, int access, int p
     if access == ACCESS_WRITE and write_is_single(w, &page, at.hpa, gva, size):
         return SHADOW_ONCE
     w.s.count.hidden_faults += 1
-    fill_path(w, gva, at.hpa, page.flags & TLB_D != 0)
+    fill_path(w, gva, at.hpa, page.flags & TLB_D != 0, access, privilege)
     return SHADOW_RETRY
 
 cdef inline int shadow_fault(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* guest,
@@ -260,7 +275,7 @@ cdef inline void zap_pages(Shadower* w, bint direct) noexcept nogil:
             w.s.count.zaps += 1
             page_free(w, i)
         i = next
-    w.s.split_made = 0
+    w.s.split_made = w.s.wp_bypassed = 0
 
 cdef inline void hardware_fill(Shadower* w, int asid) noexcept nogil:
     """The context that the processor walks: 4 levels in long mode, else PAE; all that the guest set of SMEP and SMAP."""
@@ -299,6 +314,8 @@ cdef inline int shadow_enter(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, 
     if guest.mode != PAGING_NONE and role_of(guest) != s.role:
         zap_pages(&w, False)
         s.role = role_of(guest)
+    if s.wp_bypassed and guest.mode != PAGING_NONE and not bypasses_wp(guest):
+        zap_pages(&w, False)
     if guest.mode != PAGING_NONE:
         sync_all(&w)
     hardware_fill(&w, asid)

@@ -18,6 +18,9 @@ backwards is found, and nothing is ever allocated: hostile tables cost evictions
 Invariants
 1. A present entry grants no more than the guest's entry it comes from; the processor ANDs rights along the path.
    Accessed is set in every guest entry on the way.  A page is writable only when the guest's dirty flag is set too.
+   Relaxed for the supervisor of a guest with CR0.WP = 0, which may write any page (SDM 3A 4.6.1) while the processor has
+   WP = 1: an entry may be writable that the guest's is not, when it is the supervisor's alone (W = 1, U = 0).  No such entry
+   outlives that CR0.WP (`wp_bypassed`), and none is made with SMEP or SMAP, which ask whether the page is a user's.
 2. A frame with derived shadow pages, or translated code, is traced: no entry maps it writable.  Relaxed while it is unsynced: its
    entries may then be stale, as a TLB's may, for each address until INVLPG of it, for all until MOV to CR3.
 3. The TLB holds no writable translation of a traced frame.  Dropping a writable entry leaves what the TLB has
@@ -65,7 +68,7 @@ ctypedef struct ShadowCounters:
     uint64_t hidden_faults   # faults of the shadow that the guest's tables do not have
     uint64_t true_faults     # faults of the guest's own
     uint64_t no_ram          # accesses to devices, holes, and stores to firmware
-    uint64_t single_writes   # supervisor writes to read-only pages with CR0.WP = 0
+    uint64_t single_writes   # supervisor writes to read-only pages with CR0.WP = 0 and SMEP or SMAP
     uint64_t traced_writes
     uint64_t fills           # leaf entries made
     uint64_t large_fills     # of these, 2 MB entries
@@ -105,6 +108,8 @@ ctypedef struct Shadow:
     uint32_t flush_due
     uint32_t split_made      # entries map parts of large guest pages
     uint32_t stale_split     # the TLB may hold such parts that no entry shows
+    uint32_t wp_bypassed     # entries are writable for the supervisor alone, against the guest's (invariant 1)
+    uint32_t pad
     uint32_t code_writes     # writes to frames with translated code since somebody looked (shadow_code.pxd),
     uint64_t code_first      # guest-physical address of the first byte of them all
     uint64_t code_last       # and of the last

@@ -62,6 +62,13 @@ cdef enum:
     MAX_REGS = 512
     PADDED = 32
 
+cdef enum:                     # bits of FUSIBLE and of Insn.branch: kinds of conditional branch
+    FUSES_SIGN = 1             # on overflow, sign, parity
+    FUSES_CARRY = 2            # on carry, or on carry and zero
+    FUSES_ZERO = 4             # equal, less, less or equal
+    FUSES_ANY = 7
+    FUSES_COMPARE = 8          # CMP and TEST themselves
+
 cdef enum:                     # bits of ROLE: what the first operand is
     ROLE_READ = 1
     ROLE_WRITE = 2
@@ -70,7 +77,7 @@ cdef enum:                     # bits of ROLE: what the first operand is
 cdef uint8_t GROUP[MAX_IDS]
 cdef uint8_t ROLE[MAX_IDS]
 cdef uint8_t EVAL[MAX_IDS]
-cdef uint8_t FUSIBLE[MAX_IDS]      # 1: ADD SUB CMP AND TEST; 2: INC DEC, which leave carry alone
+cdef uint8_t FUSIBLE[MAX_IDS]      # FUSES_*: which conditional branches may fuse with it
 cdef uint8_t ZEROES[MAX_IDS]       # an operation that gives zero of two equal registers: 1 known to need no execution, 2 independent only
 cdef uint8_t FALSELY[MAX_IDS]      # waits for its destination though it overwrites it
 cdef uint8_t PLAIN_LOAD[MAX_IDS]   # its memory form is a load and nothing else
@@ -83,7 +90,9 @@ cdef int G[MAX_GROUPS]
 EVALS = {"mov": 1, "movabs": 1, "movzx": 1, "add": 2, "sub": 3, "and": 4, "or": 5, "xor": 6, "shl": 7, "sal": 7, "shr": 8, "sar": 9,
          "lea": 10, "inc": 11, "dec": 12, "neg": 13, "not": 14, "movsx": 15, "movsxd": 15, "imul": 16, "pop": 17, "push": 18,
          "cmp": 19, "test": 19, "bt": 19}
-FUSIBLES = {"add": 1, "sub": 1, "cmp": 1, "and": 1, "test": 1, "inc": 2, "dec": 2}
+# Optimisation manual, table of what fuses with which branch: TEST and AND with all, INC and DEC with none that reads carry.
+FUSIBLES = {"test": FUSES_ANY | FUSES_COMPARE, "and": FUSES_ANY, "cmp": FUSES_CARRY | FUSES_ZERO | FUSES_COMPARE, "add": FUSES_CARRY | FUSES_ZERO,
+            "sub": FUSES_CARRY | FUSES_ZERO, "inc": FUSES_ZERO, "dec": FUSES_ZERO}
 IDIOMS = frozenset("xor sub pxor xorps xorpd psubb psubw psubd psubq pcmpgtb pcmpgtw pcmpgtd pcmpgtq".split())
 ONES = frozenset("pcmpeqb pcmpeqw pcmpeqd pcmpeqq".split())
 # Optimisation manual, and uops.info: these wait for the register that they overwrite, in their two-operand form.
@@ -477,7 +486,7 @@ cdef void make_uops(Block* b, Insn* i, const Uarch* u) noexcept nogil:
             i.slots += 1
     for k in range(i.n_uops):
         b.uops[i.first + k].slot = <uint8_t>(k * i.slots // i.n_uops)
-    i.complex = i.fused > u.pipe.simple or i.slots > i.fused or (indexed and i.stores and u.pipe.unlaminate_indexed) or g.first
+    i.complex = i.fused > u.pipe.simple or g.first
     if i.group == POP and u.pipe.pop_first and i.n_result and (i.result[0] == 4 or i.result[0] == 12):
         i.complex = 1
     i.latency = g.latency
@@ -585,8 +594,7 @@ cdef void decode_one(Insn* i, const cs_insn* insn, const Uarch* u, const uint8_t
     else:
         g = refine_integer(g, x, id, memory)
     i.group = <uint8_t>g
-    i.branch = g == BRANCH or g == JUMP or g == CALL or g == RETURN
-    i.fusible = FUSIBLE[id] if memory != 0 or x.op_count < 2 or x.operands[1].type != X86_OP_IMM else 0
+    i.branch = branch_kind(x) if g == BRANCH else 0
     if memory >= 0 and g != NOP and not LEA <= g <= LEA_RIP and not STRING_MOVE <= g <= STRING_REPEAT:
         take_memory(i, &x.operands[memory])
         i.loads = memory > 0 or role & ROLE_READ != 0
@@ -629,6 +637,9 @@ cdef void decode_one(Insn* i, const cs_insn* insn, const Uarch* u, const uint8_t
             i.names_rsp |= i.address[k] == CELL_RSP
         for k in range(i.n_result):
             i.names_rsp |= i.result[k] == CELL_RSP
+    i.fusible = 0 if i.stores or (i.loads and x.op_count > 1 and x.operands[1].type == X86_OP_IMM) else FUSIBLE[id]
+    if not (i.fusible & FUSES_COMPARE or u.pipe.fuse_arithmetic):
+        i.fusible = 0
     i.eliminated = u.pipe.move_elimination and (i.group == MOVE or i.group == ZERO_EXTEND or i.group == VECTOR_MOVE)
     i.load_latency = <uint8_t>(u.pipe.load_vector if i.vector else u.pipe.load)
     i.chase = i.chase and (i.group == LOAD) and not i.vector
@@ -642,11 +653,22 @@ cdef inline bint is_half(const cs_x86* x) noexcept nogil:
     return x.opcode[1] == 0x12 or x.opcode[1] == 0x16 or x.opcode[0] == 0x12 or x.opcode[0] == 0x16
 
 
+cdef inline uint8_t branch_kind(const cs_x86* x) noexcept nogil:
+    """FUSES_* of a conditional branch by its condition; 0 for JRCXZ, which never fuses."""
+    cdef int condition = x.opcode[1] if x.opcode[0] == 0x0F else x.opcode[0]
+    if condition >> 4 != 7 and condition >> 4 != 8:
+        return 0
+    condition = condition >> 1 & 7
+    if condition == 1 or condition == 3:
+        return FUSES_CARRY
+    return FUSES_ZERO if condition == 2 or condition >= 6 else FUSES_SIGN
+
+
 cdef void fuse_branches(Block* b) noexcept nogil:
     """A conditional branch after CMP, TEST, ADD, SUB, AND, INC or DEC is decoded and issued with it (optimisation manual, macro-fusion)."""
     cdef int k
     for k in range(1, b.n):
-        if b.insns[k].group == BRANCH and b.insns[k - 1].fusible:
+        if b.insns[k - 1].fusible & b.insns[k].branch:
             b.insns[k].fused_branch = 1
 
 

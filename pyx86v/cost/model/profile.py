@@ -27,7 +27,7 @@ from pyx86v.cost.profile import STATUSES, ProfileError, tomllib
 PIPELINE = ("predecode_bytes", "predecode", "length_change", "instruction_queue", "decoders", "simple", "decode", "microcode",
             "microcode_switch", "fusible_last", "decode_queue", "loop_buffer", "issue", "reorder_buffer", "scheduler", "load_buffer",
             "store_buffer", "load", "load_chase", "load_vector", "forward", "forward_vector", "forward_fail", "move_elimination",
-            "unlaminate_indexed", "stack_sync", "pop_first", "tlb_miss", "wide_access")
+            "unlaminate_indexed", "stack_sync", "pop_first", "tlb_miss", "wide_access", "fuse_arithmetic")
 PORTS = ("load", "store_address", "store_address_indexed", "store_data", "stack_sync")
 AT_LEAST_ONE = ("predecode", "instruction_queue", "decoders", "decode", "microcode", "decode_queue", "loop_buffer", "issue", "reorder_buffer",
                 "scheduler", "load_buffer", "store_buffer", "wide_access")

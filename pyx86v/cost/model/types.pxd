@@ -97,6 +97,7 @@ ctypedef struct Pipeline:      # the lines of [pipeline], in the order of PIPELI
     int32_t pop_first
     int32_t tlb_miss
     int32_t wide_access
+    int32_t fuse_arithmetic
 
 ctypedef struct Ports:         # the lines of [ports]
     uint16_t load
@@ -114,9 +115,9 @@ ctypedef struct Insn:
     uint8_t length             # bytes
     uint8_t opcode_at          # offset of the nominal opcode
     uint8_t length_change      # has a length-changing prefix
-    uint8_t fusible            # may fuse with a branch that follows
+    uint8_t fusible            # kinds of branch that may fuse with it (FUSES_*, decode.pyx)
     uint8_t fused_branch       # a branch that has fused with the instruction before: decoded and issued with it
-    uint8_t branch
+    uint8_t branch             # the kind of a conditional branch
     uint8_t complex            # only the first decoder takes it
     uint8_t group
     uint8_t uncovered          # of no group

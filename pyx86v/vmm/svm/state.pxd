@@ -91,7 +91,7 @@ cdef inline void segment_load(Guest* g, const Vmcb* v, int seg) noexcept nogil:
     g.cpu.set_segment(g.cpu, seg, &s)
 
 cdef inline void register_load(Guest* g, int reg, uint64_t value) noexcept nogil:
-    if g.cpu.get(g.cpu, reg) != value:
+    if cpu_get(g.cpu, reg) != value:
         g.cpu.set(g.cpu, reg, value)
 
 # #VMEXIT and VMRUN -----------------------------------------------------------------------------
@@ -102,33 +102,33 @@ cdef inline void save_guest(Guest* g, Vmcb* v) noexcept nogil:
     cdef int seg
     for seg in range(SEG_FS):                # ES CS SS DS
         segment_save(g, v, seg)
-    v.segment[VMCB_GDTR].base = c.get(c, REG_GDTR_BASE)
-    v.segment[VMCB_GDTR].limit = <uint32_t>c.get(c, REG_GDTR_LIMIT)
-    v.segment[VMCB_IDTR].base = c.get(c, REG_IDTR_BASE)
-    v.segment[VMCB_IDTR].limit = <uint32_t>c.get(c, REG_IDTR_LIMIT)
-    v.cpl = <uint8_t>c.get(c, REG_CPL)
-    v.efer = real_efer(g, c.get(c, REG_EFER))
-    v.cr4 = real_cr4(g, c.get(c, REG_CR4))
+    v.segment[VMCB_GDTR].base = cpu_get(c, REG_GDTR_BASE)
+    v.segment[VMCB_GDTR].limit = <uint32_t>cpu_get(c, REG_GDTR_LIMIT)
+    v.segment[VMCB_IDTR].base = cpu_get(c, REG_IDTR_BASE)
+    v.segment[VMCB_IDTR].limit = <uint32_t>cpu_get(c, REG_IDTR_LIMIT)
+    v.cpl = <uint8_t>cpu_get(c, REG_CPL)
+    v.efer = real_efer(g, cpu_get(c, REG_EFER))
+    v.cr4 = real_cr4(g, cpu_get(c, REG_CR4))
     v.cr3 = real_cr3(g)
-    v.cr0 = real_cr0(g, c.get(c, REG_CR0))
-    v.cr2 = c.get(c, REG_CR2)
-    v.dr6 = c.get(c, REG_DR6) & <uint64_t>LOW_32
-    v.dr7 = c.get(c, REG_DR7) & <uint64_t>LOW_32
-    v.rflags = c.get(c, REG_RFLAGS)
-    v.rip = c.get(c, REG_RIP)
+    v.cr0 = real_cr0(g, cpu_get(c, REG_CR0))
+    v.cr2 = cpu_get(c, REG_CR2)
+    v.dr6 = cpu_get(c, REG_DR6) & <uint64_t>LOW_32
+    v.dr7 = cpu_get(c, REG_DR7) & <uint64_t>LOW_32
+    v.rflags = cpu_get(c, REG_RFLAGS)
+    v.rip = cpu_get(c, REG_RIP)
     v.rsp = c.gpr[RSP]
     v.rax = c.gpr[RAX]
-    v.g_pat = c.get(c, REG_PAT)
-    v.interrupt_shadow = INTERRUPT_SHADOW if c.get(c, REG_SHADOW) else 0
-    v.vintr = v.vintr & ~<uint64_t>V_TPR | (c.get(c, REG_CR8) & 0xf)
+    v.g_pat = cpu_get(c, REG_PAT)
+    v.interrupt_shadow = INTERRUPT_SHADOW if cpu_get(c, REG_SHADOW) else 0
+    v.vintr = v.vintr & ~<uint64_t>V_TPR | (cpu_get(c, REG_CR8) & 0xf)
 
 cdef inline void load_debug_and_tables(Guest* g, const Vmcb* v) noexcept nogil:
     """The groups DR, DT and CR2."""
     cdef Cpu* c = g.cpu
     if not v.clean & CLEAN_DR:
-        if c.get(c, REG_DR6) & <uint64_t>LOW_32 != v.dr6:
+        if cpu_get(c, REG_DR6) & <uint64_t>LOW_32 != v.dr6:
             c.set(c, REG_DR6, v.dr6)
-        if c.get(c, REG_DR7) & <uint64_t>LOW_32 != v.dr7:
+        if cpu_get(c, REG_DR7) & <uint64_t>LOW_32 != v.dr7:
             c.set(c, REG_DR7, v.dr7)
     if not v.clean & CLEAN_DT:
         register_load(g, REG_GDTR_BASE, v.segment[VMCB_GDTR].base)
@@ -141,8 +141,8 @@ cdef inline void load_debug_and_tables(Guest* g, const Vmcb* v) noexcept nogil:
 cdef inline bint load_control(Guest* g, const Vmcb* v) noexcept nogil:
     """The group CR, where it is the guest's own (invariant 1).  True: one of them changed, and paging may be another."""
     cdef Cpu* c = g.cpu
-    cdef uint64_t cr0 = c.get(c, REG_CR0), efer = c.get(c, REG_EFER)
-    cdef bint changed = v.cr0 != real_cr0(g, cr0) or v.efer != real_efer(g, efer) or v.cr4 != real_cr4(g, c.get(c, REG_CR4))
+    cdef uint64_t cr0 = cpu_get(c, REG_CR0), efer = cpu_get(c, REG_EFER)
+    cdef bint changed = v.cr0 != real_cr0(g, cr0) or v.efer != real_efer(g, efer) or v.cr4 != real_cr4(g, cpu_get(c, REG_CR4))
     if g.vcpu.shadowing:
         return False
     if v.cr3 != real_cr3(g):
@@ -179,14 +179,14 @@ cdef inline void vmsave(Guest* g, Vmcb* v) noexcept nogil:
     cdef int seg
     for seg in range(SEG_FS, N_SEGS):
         segment_save(g, v, seg)
-    v.star = c.get(c, REG_STAR)
-    v.lstar = c.get(c, REG_LSTAR)
-    v.cstar = c.get(c, REG_CSTAR)
-    v.fmask = c.get(c, REG_FMASK)
-    v.kernel_gs_base = c.get(c, REG_KERNEL_GS_BASE)
-    v.sysenter_cs = c.get(c, REG_SYSENTER_CS)
-    v.sysenter_esp = c.get(c, REG_SYSENTER_ESP)
-    v.sysenter_eip = c.get(c, REG_SYSENTER_EIP)
+    v.star = cpu_get(c, REG_STAR)
+    v.lstar = cpu_get(c, REG_LSTAR)
+    v.cstar = cpu_get(c, REG_CSTAR)
+    v.fmask = cpu_get(c, REG_FMASK)
+    v.kernel_gs_base = cpu_get(c, REG_KERNEL_GS_BASE)
+    v.sysenter_cs = cpu_get(c, REG_SYSENTER_CS)
+    v.sysenter_esp = cpu_get(c, REG_SYSENTER_ESP)
+    v.sysenter_eip = cpu_get(c, REG_SYSENTER_EIP)
 
 cdef inline void vmload(Guest* g, const Vmcb* v) noexcept nogil:
     cdef int seg
