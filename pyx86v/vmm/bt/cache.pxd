@@ -41,6 +41,8 @@ cdef enum:
     MAX_ROOTS = 32               # root entries of a space
     MAX_LINKS = 4096             # entries below them
     CODE_LINE = 64               # units begin so: the engine's jump cache then has a place for each of a page's
+    STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
+    NO_STUB = 0xffff             # BtExit.stub: the exit is chained for good
     DISPATCH_BYTES = 64          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
     MAX_CODE_WRITES = 512        # to one frame, until it is no longer traced; those that
     DEADLY_WRITE = 32            # meet a translation count for so many
@@ -130,7 +132,7 @@ ctypedef struct Bt:          # saved
     uint32_t bits            # of the code that the table of targets is for
     uint64_t clock
     uint32_t adaptive        # instructions that trap often become call-outs
-    uint32_t pad
+    uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none
     PagingContext context    # maps the monitor's region
     Hot hot[HOT]             # by eip
     BtCounters count
@@ -235,6 +237,7 @@ cdef inline void bt_forget(Bt* b, const Ram* ram) noexcept nogil:
     b.n_units = b.pool_used = b.space = 0
     b.code_used = DISPATCH_BYTES
     b.recheck = 1
+    b.stubs = 0
     b.count.generations += 1
     if meta is NULL:
         return
@@ -532,6 +535,25 @@ cdef inline Unit* unit_at(const Bt* b, const Ram* ram, uint64_t offset) noexcept
             lo = mid
     u = unit_of(b, ram, lo)
     return u if u is not NULL and u.code <= offset < <uint64_t>u.code + u.code_bytes else NULL
+
+cdef inline Unit* unit_of_stub(const Bt* b, const Ram* ram, uint64_t offset) noexcept nogil:
+    """The unit one of whose exits' stubs lies at the end of a page, or NULL: INT, and the unit's number behind it."""
+    cdef const uint8_t* p = ram_pointer(ram, b.code + offset, STUB_BYTES) if offset <= BT_CACHE_BYTES - STUB_BYTES else NULL
+    cdef Unit* u
+    cdef BtExit* exits
+    cdef uint32_t number
+    cdef int i
+    if p is NULL or p[0] != 0xcd or p[1] != BT_INT_EXIT:
+        return NULL
+    memcpy(&number, p + 2, 4)
+    u = unit_of(b, ram, number)
+    exits = exits_of(b, ram, u) if u is not NULL else NULL
+    if exits is NULL:
+        return NULL
+    for i in range(u.n_exits):
+        if exits[i].stub != NO_STUB and u.code + exits[i].stub == offset:
+            return u
+    return NULL
 
 cdef inline bint unit_room(const Bt* b) noexcept nogil:
     """Is there room for one more unit of any size?"""
