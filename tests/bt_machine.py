@@ -101,7 +101,7 @@ class Machine:
             self.base = LAYOUT["base64" if self.wide else "base32"]
             p.map_range(self.base, CACHE, CACHE_BYTES)
             p.map(self.base + LAYOUT["data"], CELL)
-            p.map_range(self.base + LAYOUT["table"], TARGETS, 0x20000)
+            p.map_range(self.base + LAYOUT["table"], TARGETS, 0x40000)
         uc.reg_write(x86.UC_X86_REG_CR3, p.root)
         uc.reg_write(x86.UC_X86_REG_CR4, 0x10620 | (4 if self.ring else 8))      # FSGSBASE, SSE, PAE; TSD or DE
         uc.msr_write(0xc0000080, 0xd00 if self.wide else 0x800)

@@ -10,8 +10,8 @@ from pyx86v.arch.regs cimport *
 from pyx86v.vmm.bt.source cimport *
 
 cdef enum:
-    TARGET_SCALE_64 = 1      # log2 of the bytes of an entry in the table of targets, by 8
-    TARGET_SCALE_32 = 0
+    TARGET_SCALE_64 = 2      # log2 of the bytes of an entry in the table of targets, by 4
+    TARGET_SCALE_32 = 1
 
 cdef inline bint callout(Emitter* e) noexcept nogil:
     part(e, BT_CALLOUT, PART_FIRST, 0)
@@ -96,7 +96,7 @@ cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
     cdef int hit
     store(e, CELL_TARGET, RCX)
     store(e, CELL_RDX, RDX)
-    times_8(e, RDX, RCX)
+    shifted(e, RDX, RCX, 2)
     bytes2(e, 0x0f, 0xb7)                                # MOVZX EDX, DX
     byte(e, 0xc0 | RDX << 3 | RDX)
     store_dword(e, CELL_INDEX, RDX)
@@ -295,7 +295,7 @@ cdef inline bint expand_cr8_write(Emitter* e, int reg) noexcept nogil:
 
 cdef inline void scale_rdx(Emitter* e) noexcept nogil:
     """RDX times 16: LEA EDX, [RDX * 8]; LEA EDX, [RDX + RDX]."""
-    times_8(e, RDX, RDX)
+    shifted(e, RDX, RDX, 3)
     add_registers(e, RDX, RDX, RDX)
 
 cdef inline bint expand_swapgs(Emitter* e) noexcept nogil:
