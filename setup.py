@@ -4,6 +4,7 @@
     pip install .        pip install -e .
 
 For work on the extensions alone: python setup.py build_ext --inplace, with PYX86V_ONLY=mmu,cost to name the folders.
+PYX86V_CFLAGS come last, so that they win over the flags here.
 """
 import fcntl
 import importlib.util
@@ -48,7 +49,7 @@ def extension(source):
         if name == prefix or name.startswith(prefix + "."):
             up = "/".join([".."] * name.count("."))
             link += [str(wheel(package) / "lib" / library), f"-Wl,-rpath,$ORIGIN/{up}/{package}/lib"]
-    flags = [*FLAGS, "-O1"] if source.stem in COLD else FLAGS
+    flags = FLAGS + ["-O1"] * (source.stem in COLD) + os.environ.get("PYX86V_CFLAGS", "").split()
     return Extension(name, [str(source)], extra_link_args=link, extra_compile_args=flags,
                      include_dirs=[".", *(str(wheel(package) / "include") for package in ("unicorn", "capstone"))])
 

@@ -9,12 +9,18 @@ Each benchmark leaves in `extra_info`: table, name, value, unit, target ("at lea
 import os
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
 import linux_guest
 from plain import Plain
 from pyx86v import Machine
+from pyx86v.cost.block import BlockDecoder
+from pyx86v.cost.heat import CodeHeat
+from pyx86v.cost.model.profile import load_model
+from pyx86v.cost.profile import load_profile
+from pyx86v.report.blocks import read_blocks
 from subjects import EVENTS, PAGED, QEMU, ROUNDS, compute_roms, micro, qemu_linux, rom
 
 TURNS = int(os.environ.get("PYX86V_BENCH_TURNS", 5))
@@ -22,6 +28,7 @@ HOOKED = 200_000                # instructions that the Python hook counts
 RATIO = {"inline": ("at least", 0.8), "portable": ("at least", 0.55)}
 EXITS = {"paged cpuid": ("vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow"), "paged cli": ("trap+shadow",),
          "PTE, INVLPG, load": ("vmx+shadow", "svm+shadow", "trap+shadow")}
+BLOCKS = Path(__file__).resolve().parents[1] / "tests" / "data" / "bhive_skylake.csv"
 SLICE, LONG_SLICE = 30, 10**9   # cycles of a guest's turn
 QEMUS = {"native": ("at most", 1.2), "vmx+ept": ("at most", 1.5), "vmx+shadow": None, "svm+npt": None}       # times QEMU's time for Linux
 PER_MISS = {"native": ("at most", 170), "vmx+ept": ("at most", 200)}
@@ -155,6 +162,39 @@ def test_switch_of_worlds(benchmark, style):
     assert switches > 5000
     note(benchmark, "a switch of worlds", style, (min(mine) - min(theirs)) * 1e9 / switches, "ns", ("at most", 1000), switches=switches,
          walks_a_switch=(ours.tlb["misses"] - misses[0]) / switches)
+
+
+def block_times(run, prepare):
+    """Seconds of run(code, state) for each block of BHive, after prepare() has made the state."""
+    state, seconds = prepare(), []
+    for code, _ in read_blocks(BLOCKS):
+        start = time.perf_counter()
+        run(code, state)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def note_blocks(benchmark, name, most, run, prepare):
+    rounds = []
+    benchmark.pedantic(lambda: rounds.append(block_times(run, prepare)), rounds=TURNS)
+    least = [min(each) * 1e6 for each in zip(*rounds)]
+    note(benchmark, "block prices", name, statistics.mean(least), "microseconds a block", ("at most", most), worst=max(least), blocks=len(least))
+
+
+def test_price_at_first_sight(benchmark):
+    """Decoding, the classes' prices and the entry where executions are counted; Python's two calls and a list included."""
+    profile, model = load_profile("skylake"), load_model("skylake")
+
+    def run(code, state):
+        marks = state[0].block(code)
+        state[1].execute(code, 64, len(marks), marks[-1][1])
+
+    note_blocks(benchmark, "at first sight", 2, run, lambda: (BlockDecoder(profile.instructions), CodeHeat(model, profile.block_model_after)))
+
+
+def test_price_of_the_model(benchmark):
+    """The block model's price, at the execution that asks for it; Python's call included."""
+    note_blocks(benchmark, "of the model", 20, lambda code, heat: heat.execute(code, 64, 1, 64), lambda: CodeHeat(load_model("skylake"), 1))
 
 
 @pytest.mark.skipif(not QEMU, reason="qemu-system-x86_64 missing: apt install qemu-system-x86")

@@ -72,8 +72,8 @@ def test_saved_and_restored():
 
 
 @pytest.mark.parametrize("at, value", [
-    pytest.param(-24, struct.pack("<I", 1 << 17), id="slot"), pytest.param(-20, struct.pack("<I", 5), id="price too early"),
-    pytest.param(-16, struct.pack("<I", AFTER + 1), id="count"), pytest.param(-8, bytes(8), id="key"),
+    pytest.param(-8, struct.pack("<I", 5), id="price too early"), pytest.param(-4, struct.pack("<I", AFTER + 1), id="count"),
+    pytest.param(-16, bytes(8), id="key"),
     pytest.param(0, struct.pack("<Q", 1 << 63), id="steps"), pytest.param(16, bytes(4), id="base"), pytest.param(20, b"\x41", id="instructions"),
     pytest.param(21, b"\x21", id="bits"), pytest.param(22, b"\xf1", id="bytes")])
 def test_an_image_that_cannot_be(at, value):
@@ -82,13 +82,14 @@ def test_an_image_that_cannot_be(at, value):
     image = h.image()
     at %= len(image)
     assert heat().load(image) and not heat().load(image[:at] + value + image[at + len(value):])
+    assert not heat().load(image + image[-16:])                     # one key twice
     assert not heat().load(image[:-1]) and not heat().load(b"")
 
 
 def machine(tmp_path, code, **options):
     path = tmp_path / "guest.elf"
     path.write_bytes(HEADER + code)
-    made = Machine(memory=4 << 20, **{"profile": "skylake-blocks", **options})
+    made = Machine(memory=4 << 20, **options)
     made.load(path)
     assert made.run().reason is StopReason.EXIT
     return made

@@ -58,7 +58,7 @@ def test_with_both_hidden_only_the_probe_sees_the_hypervisor():
     _, bare, _, _ = plateau("native")
     assert user * 1000 <= real and b"as it should be" in console
     assert probe["tsc"] == pytest.approx(probe["timers"], abs=1)
-    assert probe["tsc"] < 1.01 * bare["cycles"] < 0.5 * probe["cycles"]
+    assert probe["tsc"] < 1.01 * bare["cycles"] < 0.7 * probe["cycles"]
 
 
 # ---------------------------------------------------------------- the policies themselves
@@ -78,7 +78,7 @@ def test_scaled_clocks_keep_their_ratio(text, ratio):
     assert probe["tsc"] == pytest.approx(probe["cycles"] * ratio, abs=3) and probe["timers"] == pytest.approx(probe["cycles"], abs=1)
     (user, _, real), probe, console, _ = plateau("vmx+ept", tsc=text, timers=text)
     assert probe["tsc"] == pytest.approx(probe["timers"], abs=3) == pytest.approx(probe["cycles"] * ratio, abs=3)
-    assert b"as it should be" in console and user * 1000 <= real
+    assert b"as it should be" in console and user * 1000 <= 1.001 * real       # whole ticks, and a clock calibrated by them
 
 
 def test_an_offset_is_on_every_reading():

@@ -24,6 +24,7 @@ CAUSES = {
     "emul_": {"emulation"}, "untagged_switch": {"entry", "exit"}, "shadow_": {"shadow"}, "switch_": {"world_switch"},
     "vmload": {"exit", "entry"}, "vmsave": {"exit"}, "trap_exit": {"exit"}, "trap_return": {"entry"}, "branch_miss": {"branch"},
     "bt_translate": {"translation"}, "bt_dispatch": {"translation"}, "bt_callout": {"exit"}, "bt_rdtsc": {"emulation"},
+    "bt_port": {"emulation"}, "bt_trace": {"shadow"},
     **{f"walk_ref_{n}": {f"walk_guest_{n}"} for n in range(1, 5)}, **{f"nested_ref_{n}": {f"walk_nested_{n}"} for n in range(1, 5)},
     **{f"cache_{level}": WALKS | {"cache"} for level in ("l1", "l2", "l3", "memory")},
 }
@@ -36,7 +37,7 @@ RUNS = {
     "rdtsc": ("clockread", {"style": "trap+shadow"}), "npt": ("hello", {"style": "svm+npt"}), "tasks": (("hello", "hello"), {}),
     "two vmx": (("hello", "hello"), {"style": "vmx+ept"}), "two svm": (("hello", "hello"), {"style": "svm+npt"}), "triple": ("triple", {"style": "vmx+ept"}),
     "no tables": (NO_TABLES, {"style": "vmx+ept"}), "untagged": ("hello", {"style": "vmx+ept", "profile": "core2"}),
-    "translated": ("clockread", {"style": "bt+shadow"}), "caches": ("qsort", {"caches": "full"}), "branches": ("modes", {"branches": "on"}),
+    "translated": ("clockread", {"style": "bt+shadow"}), "in place": ("nanobench", {"style": "bt+shadow"}), "caches": ("qsort", {"caches": "full"}), "branches": ("modes", {"branches": "on"}),
 }
 # Where each price is paid; the others are natively.
 PAID = {
@@ -49,7 +50,8 @@ PAID = {
     "trap": ("trap_exit", "trap_return", "emul_decode", "emul_reflect", "emul_segment", "emul_flag", "emul_descriptor"), "rdtsc": ("emul_rdtsc",),
     "npt": ("vmload", "vmsave"), "tasks": ("switch_task",), "two vmx": ("switch_vmx",), "two svm": ("switch_svm",), "triple": ("emul_other",),
     "no tables": ("emul_ept",), "untagged": ("untagged_switch",), "branches": ("branch_miss",),
-    "translated": ("bt_translate", "bt_dispatch", "bt_callout", "bt_rdtsc"), "caches": ("cache_l1", "cache_l2", "cache_l3", "cache_memory"),
+    "translated": ("bt_translate", "bt_dispatch", "bt_callout", "bt_rdtsc"), "in place": ("bt_port", "bt_trace", "bt_trace_update", "bt_trace_new"),
+    "caches": ("cache_l1", "cache_l2", "cache_l3", "cache_memory"),
 }
 
 

@@ -8,7 +8,7 @@ from pyx86v.cost.classes import CLASSES
 from pyx86v.cost.ledger import Price
 from pyx86v.cost.profile import STATUSES, ProfileError, load_profile, profile_names
 
-BUNDLED = ["core2", "merom", "nehalem", "p4-672", "penryn", "prescott", "sandybridge", "skylake", "skylake-blocks", "westmere",
+BUNDLED = ["core2", "merom", "nehalem", "p4-672", "penryn", "prescott", "sandybridge", "skylake", "westmere",
            "zen"]
 
 # Agesen, Mattson, Rugina, Sheldon, USENIX ATC 2012, Table 1: hardware round trip of exit and entry, cycles
@@ -66,8 +66,8 @@ UOPS = {
     "simd_text": ("PCMPISTRI (XMM, XMM, I8)", 3.0), "simd_gather": ("VPGATHERDD (XMM, VSIB_XMM, XMM)", 4.0),
     "simd_control": ("LDMXCSR (M32)", 2.91),
 }
-READ_ELSEWHERE = {"p4-672": {"write_cr", "cli", "bt_rdtsc", "bt_translate"}}     # by AA06_NANO; sections 3.3 and 6.3
-OTHERWISE_LIKE = {"skylake-blocks": "skylake", "prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
+READ_ELSEWHERE = {"p4-672": {"write_cr", "cli", "bt_rdtsc", "bt_translate", "bt_port"}}     # by AA06_NANO; sections 3.3 and 6.3
+OTHERWISE_LIKE = {"prescott": "p4-672", "merom": "core2", "penryn": "core2"}      # whose lines they have where they have none
 
 # CPUID leaves 80000005h and 80000006h of a Ryzen: entries of the arrays
 ZEN_TLB = {"data": 64, "code": 64, "second_data": 1536, "second_code": 1024}
@@ -161,9 +161,9 @@ def test_round_trips_without_a_source_are_called_estimated(name):
 
 def test_features_follow_the_generations():
     has = {name: load_profile(name).features for name in BUNDLED}
-    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere", "zen"]
-    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "skylake-blocks", "westmere", "zen"]
-    assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "skylake-blocks", "westmere"], "Zen 1 has none, Intel from Westmere on"
+    assert [name for name in BUNDLED if has[name]["tagged_tlb"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["nested_paging"]] == ["nehalem", "sandybridge", "skylake", "westmere", "zen"]
+    assert [name for name in BUNDLED if has[name]["pcid"]] == ["sandybridge", "skylake", "westmere"], "Zen 1 has none, Intel from Westmere on"
 
 
 def test_tlb_geometry():

@@ -10,10 +10,12 @@ import pytest
 from rom_runs import LIMIT, Phases, machine_for, phases_of
 
 WITHOUT = {"cold": ("pde", "pdpte", "pml4e", "nested_tlb"), "no_nested_tlb": ("nested_tlb",)}
-SUITES = {"MiscServer": 294, "JavaServer": 257, "WebServer": 129}       # table 1: TLB misses in 100,000 instructions
-SERVERS = 227                                                           # their mean
+# Table 1: TLB misses in 100,000 instructions, and % faster without any walk than with two-dimensional ones that no cache shortens;
+# section 6.1: % that the nested TLB brings.
+SUITES = {"MiscServer": (294, 75.7, 5.9), "JavaServer": (257, 89.0, 7.3), "WebServer": (129, 44.4, 3.2)}
+SERVERS = 227                                                           # misses, their mean
 RATIO = 3.5, 5                   # of a 2-D walk's latency to a native one's, without caches: 3.9 to 4.6 measured by them
-PWC, NESTED_TLB = (15, 38), (3, 7.3)     # % of guest performance, abstract and section 6.1
+PWC, NESTED_TLB = (15, 38), (3, 7)       # % of guest performance, abstract
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,8 @@ def test_a_walk_in_two_dimensions_without_caches_takes_four_times_as_long(profil
 @pytest.mark.parametrize("name", SUITES)
 def test_the_guest_misses_as_often_as_the_suite(profiles, name):
     for style in ("native", "vmx+ept"):
-        counts = suite("skylake", style, SUITES[name])
-        assert counts["misses"] / counts["instructions"] * 100_000 == pytest.approx(SUITES[name], rel=0.02)
+        counts = suite("skylake", style, SUITES[name][0])
+        assert counts["misses"] / counts["instructions"] * 100_000 == pytest.approx(SUITES[name][0], rel=0.02)
 
 
 @pytest.mark.parametrize("base", ["skylake", "nehalem"])
@@ -72,8 +74,17 @@ def test_what_the_caches_save_of_a_server_suite(profiles, base):
     assert PWC[0] < pwc < PWC[1] and NESTED_TLB[0] < nested < NESTED_TLB[1], (pwc, nested)
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_each_server_suite(profiles, name):
+    """Only how often the guest misses is taken from the suite; what its walks cost, and what each cache brings, comes out near it."""
+    per, lost, nested = SUITES[name]
+    counts = suite(profiles["skylake", "cold"], "vmx+ept", per)
+    walks = walk_cycles(counts) * counts["misses"]
+    assert 100 * walks / (counts["all cycles"] - walks) == pytest.approx(lost, rel=0.25)
+    found = gains(profiles, "skylake", per)
+    assert PWC[0] < found[0] < PWC[1] and found[1] == pytest.approx(nested, rel=0.3), found
+
+
 def test_more_misses_more_to_save(profiles):
-    """WebServer's nested TLB is at the lower end there, too (3.2 %, beside 7.3 and 5.9)."""
-    found = [gains(profiles, "skylake", per) for per in sorted(SUITES.values())]
+    found = [gains(profiles, "skylake", per) for per, _, _ in sorted(SUITES.values())]
     assert found == sorted(found)
-    assert 0.8 * NESTED_TLB[0] < found[0][1] and found[-1][1] < NESTED_TLB[1] and found[-1][0] < PWC[1]

@@ -41,10 +41,18 @@ cdef enum CpuReg:
     REG_DR3
     N_CPU_REGS
 
+ctypedef struct CpuSegment:  # a segment register as the engine keeps it
+    uint32_t selector
+    uint32_t pad
+    uint64_t base
+    uint32_t limit
+    uint32_t flags
+
 ctypedef struct Cpu:
     void* owner          # the engine's own structure
     uint64_t* gpr        # RAX RCX RDX RBX RSP RBP RSI RDI R8 .. R15
     uint64_t* at[N_CPU_REGS]     # where a register lies that is 64 plain bits to read, or NULL
+    const CpuSegment* segments   # ES CS SS DS FS GS LDTR TR to read, or NULL
     uint64_t (*get)(Cpu* cpu, int reg) noexcept nogil
     void (*set)(Cpu* cpu, int reg, uint64_t value) noexcept nogil
     void (*get_segment)(Cpu* cpu, int seg, Segment* out) noexcept nogil

@@ -112,9 +112,10 @@ def block(text, place, bits, loop, cpu, target):
 @click.option("--start", type=click.Choice(["same", "distinct"]), default="same", show_default=True,
               help="What registers and memory hold at first: all the same value, as where BHive measures, or different ones.")
 @click.option("--llvm-mca", "mca", is_flag=True, help="Measure llvm-mca on the same blocks, if it is installed.")
+@click.option("--markdown", is_flag=True, help="Print the table alone, in Markdown: README.md's.")
 @CPU
 @JSON
-def accuracy(path, start, mca, cpu, target):
+def accuracy(path, start, mca, markdown, cpu, target):
     """Run the block model on measured blocks: mean and median error, Kendall's tau, and the worst blocks with what decided them.
 
     \b
@@ -129,8 +130,10 @@ def accuracy(path, start, mca, cpu, target):
         other = report.llvm_mca([code for code, _ in measured], cpu)
         if other is None:
             raise click.UsageError("--llvm-mca: expected llvm-mca and llvm-mc (Debian: apt-get install llvm), and a processor that it knows")
-        result["others"] = {"llvm-mca": report.errors(other, [cycles for _, cycles in measured])}
-    if target != "-":
+        result["others"] = {"llvm-mca": {**report.errors(other, [cycles for _, cycles in measured]), "version": report.llvm_mca_version()}}
+    if markdown:
+        click.echo(report.accuracy_markdown(result))
+    elif target != "-":
         tables.show(report.accuracy_table(result), report.worst_table(result))
         if result["uncovered"]:
             tables.show(f"{result['uncovered']} instructions have no entry and count as the default group")

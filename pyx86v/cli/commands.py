@@ -266,22 +266,26 @@ def profiles(name, guest, target):
     """List the processor profiles, or show each price of the profile NAME with unit, source and status.
 
     A price is `read` in its source, `derived` from figures read there, `recalled` from memory, or `estimated`.
+    NAME may also be a processor of the block model, whose lines follow the prices where a profile has both.
     With --uncovered: the instructions of a run that fall to a default, in NAME's prices or in its block model.
 
     \b
     Examples:
       pyx86v profiles
       pyx86v profiles skylake
+      pyx86v profiles haswell
       pyx86v profiles ./mine.toml --json mine.json
       pyx86v profiles skylake --uncovered nanobench
     """
     if guest:
         return uncovered(guest, name or "skylake", target)
     from pyx86v.cost.profile import load_profile, profile_names
-    found = [load_profile(each) for each in ([name] if name else profile_names())]
+    model = blocks.model_of(name) if name else None
+    found = [] if model and name not in profile_names() else [load_profile(each) for each in ([name] if name else profile_names())]
+    shown = [tables.prices_table(each) for each in found] if name else [tables.profiles_table(found)]
     if target != "-":
-        tables.show(tables.prices_table(found[0]) if name else tables.profiles_table(found))
-    write_json([tables.profile_dict(profile) for profile in found], target)
+        tables.show(*shown, *([tables.model_table(model)] if model else []))
+    write_json([tables.profile_dict(profile) for profile in found] + ([model] if model else []), target)
 
 
 def uncovered(guest, name, target):

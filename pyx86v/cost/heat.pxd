@@ -14,8 +14,9 @@ from libc.string cimport memcpy, memset
 from pyx86v.cost.model.pricer cimport Arena, code_units
 
 cdef enum:
-    HEAT_SLOTS = 1 << 17     # a power of two; a Linux boot fills half
-    HEAT_PROBES = 16         # how far from where its hash points an entry may lie; entries stay for ever
+    HEAT_SLOTS = 1 << 17     # a Linux boot fills half
+    HEAT_INDEX = 1 << 18     # a power of two
+    HEAT_PROBES = 16         # how far from where its hash points an entry of the index may lie; entries stay for ever
     HEAT_MOST = 255          # executions that can be asked for
     PLAIN_INSNS = 64         # of a block, that one analysis takes
     PLAIN_BYTES = 240
@@ -48,7 +49,8 @@ ctypedef struct Heat:
     uint64_t priced          # and of these with a price
     HeatSlot loops[KNOWN_LOOPS]  # what was found last, by the code: only saves time
     Path path                # saved
-    HeatSlot slot[HEAT_SLOTS]   # saved
+    uint32_t index[HEAT_INDEX]  # by key: number of the slot, and 1; 0: free
+    HeatSlot slot[HEAT_SLOTS]   # saved; in the order in which code was seen, since what comes together runs together
 
 cdef inline uint64_t code_key(const uint8_t* code, uint32_t size, int bits) noexcept nogil:
     """A hash of the bytes, never 0 (the mixing steps are those of splitmix64)."""
@@ -67,18 +69,18 @@ cdef inline uint64_t code_key(const uint8_t* code, uint32_t size, int bits) noex
 
 cdef inline HeatSlot* heat_find(Heat* h, uint64_t key, bint make) noexcept nogil:
     """The entry of a key; NULL: there is none, or when it is to be made, no room for it (and never will be)."""
-    cdef HeatSlot* s
+    cdef uint32_t* number
     cdef uint64_t i
     for i in range(HEAT_PROBES):
-        s = &h.slot[(key + i) & (HEAT_SLOTS - 1)]
-        if s.key == key:
-            return s
-        if s.key == 0:
-            if not make:
+        number = &h.index[(key + i) & (HEAT_INDEX - 1)]
+        if number[0] == 0:
+            if not make or h.used == HEAT_SLOTS:
                 return NULL
-            s.key = key
+            h.slot[h.used].key = key
             h.used += 1
-            return s
+            number[0] = <uint32_t>h.used
+        if h.slot[number[0] - 1].key == key:
+            return &h.slot[number[0] - 1]
     return NULL
 
 cdef inline void path_note(Path* p, uint64_t key, const uint8_t* code, uint32_t size, int bits, uint32_t insns, uint32_t base) noexcept nogil:

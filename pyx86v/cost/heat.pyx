@@ -8,13 +8,6 @@ from pyx86v.cost.model.pricer cimport arena_free, arena_new
 cdef enum:
     MOST_UNITS = 1 << 24     # far above PLAIN_INSNS of the dearest instructions
 
-ctypedef struct Saved:       # one slot in a file
-    uint32_t number
-    uint32_t units
-    uint32_t count
-    uint32_t zero
-    uint64_t key
-
 
 cdef Heat* heat_new(dict table, uint32_t after) except NULL:
     """For the processor that `table` (load_model) describes; code is priced at its execution number `after`."""
@@ -37,16 +30,8 @@ cdef void heat_free(Heat* h) noexcept:
 
 
 cdef bytes heat_image(const Heat* h):
-    """The path, and the slots that are used, in their order."""
-    cdef uint32_t i
-    cdef Saved one
-    cdef bytearray image = bytearray((<const char*>&h.path)[:sizeof(Path)])
-    one.zero = 0
-    for i in range(HEAT_SLOTS):
-        if h.slot[i].key:
-            one.number, one.units, one.count, one.key = i, h.slot[i].units, h.slot[i].count, h.slot[i].key
-            image += (<char*>&one)[:sizeof(Saved)]
-    return bytes(image)
+    """The path, and the slots that are used."""
+    return (<const char*>&h.path)[:sizeof(Path)] + (<const char*>h.slot)[:h.used * sizeof(HeatSlot)]
 
 
 cdef bint step_is_sound(const Step* s) noexcept nogil:
@@ -56,9 +41,10 @@ cdef bint step_is_sound(const Step* s) noexcept nogil:
 
 cdef bint heat_load(Heat* h, const uint8_t[::1] image) noexcept:
     """The reverse of heat_image.  False: this cannot be one, of a machine with this profile."""
-    cdef uint64_t at = sizeof(Path), i
-    cdef Saved one
-    if <uint64_t>image.shape[0] < at or (image.shape[0] - at) % sizeof(Saved):
+    cdef uint64_t i, n = (<uint64_t>image.shape[0] - sizeof(Path)) // sizeof(HeatSlot)
+    cdef HeatSlot one
+    cdef HeatSlot* s
+    if <uint64_t>image.shape[0] < sizeof(Path) or (image.shape[0] - sizeof(Path)) % sizeof(HeatSlot):
         return False
     memcpy(&h.path, &image[0], sizeof(Path))
     if h.path.steps >> 62:
@@ -67,17 +53,16 @@ cdef bint heat_load(Heat* h, const uint8_t[::1] image) noexcept:
         if not step_is_sound(&h.path.step[i]) or (i < h.path.steps) != (h.path.step[i].bytes != 0):
             return False
     memset(h.slot, 0, sizeof(h.slot))
+    memset(h.index, 0, sizeof(h.index))
     h.used = h.priced = 0
-    while at < <uint64_t>image.shape[0]:
-        memcpy(&one, &image[at], sizeof(Saved))
-        at += sizeof(Saved)
-        if one.number >= HEAT_SLOTS or one.key == 0 or one.units >= MOST_UNITS or one.count > h.after or \
-                (one.units == 0) != (one.count < h.after):
+    for i in range(n):
+        memcpy(&one, &image[sizeof(Path) + i * sizeof(HeatSlot)], sizeof(HeatSlot))
+        if one.key == 0 or one.units >= MOST_UNITS or one.count > h.after or (one.units == 0) != (one.count < h.after):
             return False
-        h.slot[one.number].key = one.key
-        h.slot[one.number].units = one.units
-        h.slot[one.number].count = one.count
-        h.used += 1
+        s = heat_find(h, one.key, True)
+        if s is NULL or s is not &h.slot[i]:                # no room, or the key came before
+            return False
+        s[0] = one
         h.priced += one.units != 0
     return True
 

@@ -107,7 +107,11 @@ cpdef enum Price:        # one line of a profile each; units are charged, profil
     BT_DISPATCH = 66     # leave the translation cache for the monitor, find the next translation, go there
     BT_CALLOUT = 67      # leave it for the monitor's code of one instruction, and return
     BT_RDTSC = 68        # RDTSC in place: the processor's, and adding an offset
-    N_PRICES = 69
+    BT_PORT = 69         # IN and OUT that the translation cache answers by itself: port 80h
+    BT_TRACE = 70        # a write to a page table, retranslated because it trapped often: carry it out, drop what was derived,
+    BT_TRACE_UPDATE = 71 # and when the new entry is present: check it and derive anew,
+    BT_TRACE_NEW = 72    # and when the old one was not
+    N_PRICES = 73
 
 ctypedef struct Ledger:
     uint64_t total                  # units

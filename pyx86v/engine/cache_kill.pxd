@@ -2,6 +2,7 @@
 """Translations that are wrong from now on: the guest code that they come from is written."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.types cimport *
+from pyx86v.engine.budget cimport grant, settle
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
@@ -82,6 +83,14 @@ cdef inline void cache_trapped(Engine* e, uintptr_t ra) noexcept nogil:
     place_find(e, env_u64(e.env, ENV_EIP)[0], &p)
     if p.unit is not NULL and p.exit < 0 and hot_trapped(bt_of(e), p.eip, e.world.shadow.count.traced_writes):
         unit_kill(e, p.unit)
+        look_again(e)
+
+cdef inline void look_again(Engine* e) noexcept nogil:
+    """Have the next block looked up.  A block that jumps to itself does so on when it has been invalidated: the engine first takes it off
+    the list of those that jump to it, and then redirects those on the list."""
+    e.look_first = e.look_again = True
+    settle(e)
+    grant(e, 0)
 
 cdef inline void frame_calms(Engine* e, uint64_t gfn) noexcept nogil:
     """The monitor entered code of a frame that is not traced and found it unchanged.  After a while it is traced again."""

@@ -174,7 +174,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     e.looked_up = NULL
     if e.look_first:
         e.look_first = False
-        if not page_is_held(e, r.pc):
+        if e.look_again or not page_is_held(e, r.pc):
+            e.look_again = False
             page_drop(e.cpu, r.pc & ~<uint64_t>PAGE_MASK)
             stay_cut(e, r)
             leave_block(e, r.eip)

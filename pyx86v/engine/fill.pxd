@@ -374,6 +374,13 @@ cdef inline int smap_privilege(Engine* e, gva_t page, int mmu_idx) noexcept nogi
     e.open_count += 1
     return SUPERVISOR
 
+cdef inline bint is_simulated(Engine* e, gva_t va, int access, int privilege) noexcept nogil:
+    """Is it a retranslated instruction's write to a page that the shadow tables do not let it write?  The monitor has been called
+    already, so the processor neither walks nor faults."""
+    cdef Translation t
+    return e.vcpu.ring.step and e.vcpu.shadowing and access == ACCESS_WRITE and \
+        mmu_translate_quiet(e.mmu, &e.ram, walked(e.vcpu), va, access, privilege, False, &t) == XLAT_PAGE_FAULT
+
 cdef inline bint cache_fill(Engine* e, gva_t va, int access, int mmu_idx, uintptr_t ra) noexcept nogil:
     """Translated code, or what its expansions read and write of the monitor's."""
     cdef Translation t
@@ -407,7 +414,12 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
         if in_cache(e) and (access == ACCESS_FETCH or mmu_idx == SUPERVISOR_SMAP):
             return cache_fill(e, va, access, mmu_idx, ra)
         who = smap_privilege(e, page, mmu_idx)
-    status = translate(e, va, size, access, who, &t)
+    status = XLAT_AGAIN
+    if e.vcpu.ring.simulating and is_simulated(e, va, access, who):
+        memset(&t, 0, sizeof(t))
+        status = shadow_miss(e, va, size, access, who, &t)
+    if status == XLAT_AGAIN:
+        status = translate(e, va, size, access, who, &t)
     if e.world.shadow.count.traced_writes != traced and in_cache(e):
         cache_trapped(e, ra)
     if e.style.translates and e.world.shadow.code_writes and cache_written(e):

@@ -7,6 +7,7 @@ and finding them here; a mismatch is one clear ImportError.  Offsets are those o
 x86-64 wheel.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from pyx86v.arch.cpu cimport CpuSegment
 from pyx86v.engine.uc cimport uc_engine
 
 cdef extern from *:
@@ -228,12 +229,7 @@ cdef enum:                     # DisasContext, the translator's; who calls uc_st
     DC_CPL = 0x8c              # int
     DC_MEM_INDEX = 0xa0        # int
 
-ctypedef struct EnvSegment:    # SegmentCache
-    uint32_t selector
-    uint32_t pad
-    uint64_t base
-    uint32_t limit
-    uint32_t flags
+ctypedef CpuSegment EnvSegment    # SegmentCache
 
 cdef inline bint is_disas_context(const char* dc, uint64_t pc) noexcept nogil:
     """Is it the translator's context, at the start of the block at `pc`?"""

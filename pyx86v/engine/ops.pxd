@@ -206,6 +206,7 @@ cdef inline void ops_init(Cpu* c, char* cpu) noexcept nogil:
     cdef int reg
     c.owner = cpu
     c.gpr = <uint64_t*>(cpu_env(cpu) + ENV_REGS)
+    c.segments = env_segment(cpu_env(cpu), SEG_ES)
     for reg in range(N_CPU_REGS):
         c.at[reg] = env_u64(cpu_env(cpu), env_reg_offset(reg)) if env_reg_offset(reg) >= 0 else NULL
     c.get = ops_get

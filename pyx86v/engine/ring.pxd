@@ -24,6 +24,7 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.operands cimport fetch_insn
 from pyx86v.engine.ops cimport env_cpl, env_update_hflags
 from pyx86v.engine.state cimport *
+from pyx86v.mmu.shadow cimport shadow_write_ended
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport *
 from pyx86v.vmm.trap.kinds cimport *
@@ -232,7 +233,7 @@ cdef inline void drop_in(Engine* e) noexcept nogil:
     if e.style.translates and env_cpl(e.env) == 0 and wants_steps(e):
         fetch_insn(e, env_u64(e.env, ENV_EIP)[0], &d)
         e.vcpu.ring.callout = True
-        ring_step(e, TRAP_OTHER, env_u64(e.env, ENV_EIP)[0], d.length)
+        ring_step(e, callout_kind(&d), env_u64(e.env, ENV_EIP)[0], d.length)
         return
     to_real(e)
 
@@ -288,6 +289,7 @@ cdef inline void ring_step(Engine* e, int kind, uint64_t rip, int length) noexce
     ev.rip = rip
     ev.detail = kind
     ev.length = length
+    e.vcpu.ring.simulating = kind == TRAP_TABLE_WRITE
     if e.style.handlers[EV_TRAP](&e.guest, &ev) != 0:
         e.stopping = True
         return
@@ -310,6 +312,9 @@ cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
         settle(e)
         charge_block(e.ledger, -<int64_t>units_before(e, done, done.count), 0)
         ring.step = False
+        if ring.simulating:
+            ring.simulating = False
+            shadow_write_ended(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.paging, &e.vcpu.hardware)
         ring_resume(e)
         return True
     if r.flags & REC_CUT and ring.real:

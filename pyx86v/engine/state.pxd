@@ -200,6 +200,7 @@ ctypedef struct Engine:
     int split_count      # and with how many instructions
     const BlockRecord* looked_up   # the block that was left to have its last page looked up
     bint look_first      # the next block looks its first page up (invariant 3, blocks.pxd)
+    bint look_again      # and is looked up itself (look_again, cache_kill.pxd)
     uint32_t short_blocks    # so many translations are to be of one instruction only (blocks.pxd)
     uint32_t window_blocks   # translations,
     uint64_t window_insns    # instructions in them,

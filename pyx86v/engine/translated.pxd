@@ -197,7 +197,7 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
         if u is NULL:                        # it runs from where there is no memory
             fetch_insn(e, eip, &d)
             e.vcpu.ring.callout = True
-            ring_step(e, TRAP_OTHER, eip, d.length)
+            ring_step(e, callout_kind(&d), eip, d.length)
             return CACHE_DONE
     elif publish and not u.flags & UNIT_CHECKED:
         lookup_publish(b, &e.ram, eip, cache_base_of(&m) + u.code)
@@ -208,13 +208,13 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
     to_real(e)
     return CACHE_DONE
 
-cdef inline int cache_callout(Engine* e, uint32_t* number, uint64_t* rip) noexcept nogil:
-    """One guest instruction by the monitor.  Virtual state, RIP at the instruction."""
+cdef inline int cache_callout(Engine* e, bint adaptive, uint32_t* number, uint64_t* rip) noexcept nogil:
+    """One guest instruction by the monitor (`adaptive`: because it writes page tables).  Virtual state, RIP at the instruction."""
     cdef Insn d
     cdef int kind, code = -1
     rip[0] = env_u64(e.env, ENV_EIP)[0]
     fetch_insn(e, rip[0], &d)
-    kind = trap_kind(&d)
+    kind = TRAP_TABLE_WRITE if adaptive else callout_kind(&d)
     bt_of(e).count.callouts += 1
     bt_of(e).count.by_kind[kind & 63] += 1
     e.vcpu.ring.callout = True
@@ -231,11 +231,11 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     cdef Bt* b = bt_of(e)
     cdef Place p
     cdef uint32_t unit = 0
-    cdef bint dead
+    cdef bint dead, adaptive
     if e.redo:
         e.redo = False
         to_virtual(e)
-        return cache_callout(e, number, rip)
+        return cache_callout(e, False, number, rip)
     if not software[0] or not is_cache_address(e, rip[0] - 2):
         to_virtual(e)
         rip[0] = env_u64(e.env, ENV_EIP)[0]
@@ -246,10 +246,10 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     dead = p.dead
     if number[0] == BT_INT_CALLOUT and not dead:
         to_virtual(e)
-        if p.unit is not NULL and insns_of(b, &e.ram, p.unit)[p.insn].callout == CALLOUT_ADAPTIVE and \
-                hot_called(b, env_u64(e.env, ENV_EIP)[0], e.world.shadow.count.traced_writes):
+        adaptive = p.unit is not NULL and insns_of(b, &e.ram, p.unit)[p.insn].callout == CALLOUT_ADAPTIVE
+        if adaptive and hot_called(b, env_u64(e.env, ENV_EIP)[0], e.world.shadow.count.traced_writes):
             unit_kill(e, p.unit)
-        return cache_callout(e, number, rip)
+        return cache_callout(e, adaptive, number, rip)
     if p.unit is not NULL:
         unit = number_of(b, &e.ram, p.unit)
     to_virtual(e)

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from pyx86v.arch.ptes cimport *
 from pyx86v.arch.regs cimport CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_LME, EFER_NXE
 from pyx86v.arch.types cimport ACCESS_WRITE, PAGE_MASK, USER, gpa_t, gva_t, hpa_t
-from pyx86v.cost.ledger cimport SHADOW, SHADOW_FILL, SHADOW_REFLECT, SHADOW_TRACE, SHADOW_WALK, Ledger, charge
+from pyx86v.cost.ledger cimport EMULATION, EMUL_REFLECT, SHADOW, SHADOW_FILL, SHADOW_REFLECT, SHADOW_TRACE, SHADOW_WALK, Ledger, charge
 from pyx86v.mmu.invalidate cimport mmu_flush_asid, mmu_invlpg
 from pyx86v.mmu.memory cimport *
 from pyx86v.mmu.mmu cimport full_walk
@@ -195,6 +195,11 @@ cdef inline void fill_path(Shadower* w, gva_t gva, hpa_t hpa, bint dirty, int ac
 
 # ---------------------------------------------------------------- faults
 
+cdef inline void charge_access(Shadower* w, int price) noexcept nogil:
+    """Work on the access that faulted, unless that is a retranslated write's, which has paid BT_TRACE."""
+    if not w.s.simulated:
+        charge(w.ledger, SHADOW, price)
+
 cdef inline bint write_is_single(Shadower* w, const GuestPage* page, hpa_t hpa, gva_t gva, int size) noexcept nogil:
     """Must this allowed write go through without an entry?  Traced writes drop what they make wrong, before they do."""
     cdef uint64_t gfn = (hpa - w.s.guest_base) >> 12, first = gva & PAGE_MASK
@@ -202,11 +207,11 @@ cdef inline bint write_is_single(Shadower* w, const GuestPage* page, hpa_t hpa, 
     if gfn < w.s.frames and w.frame[gfn].code:
         code_written(w, (gfn << 12) + first, (gfn << 12) + last)
         if not w.frame[gfn].tables:
-            charge(w.ledger, SHADOW, SHADOW_TRACE)
+            charge_access(w, SHADOW_TRACE)
             return True
     if frame_is_traced(w, gfn):
         w.s.count.traced_writes += 1
-        charge(w.ledger, SHADOW, SHADOW_TRACE)
+        charge_access(w, SHADOW_TRACE)
         write_begins(w, hpa + first)
         frame_written(w, gfn, first, last)
         frame_flooded(w, gfn)
@@ -221,11 +226,14 @@ cdef inline int fault_answer(Shadower* w, gva_t gva, int size, int access, int p
     cdef GuestPage page
     cdef NestedPage at
     cdef int status
-    charge(w.ledger, SHADOW, SHADOW_WALK)
+    charge_access(w, SHADOW_WALK)
     status = full_walk(&w.walker, gva, access, privilege, &page, &at)
     if status == XLAT_PAGE_FAULT:
         w.s.count.true_faults += 1
-        charge(w.ledger, SHADOW, SHADOW_REFLECT)
+        if w.s.config.software:
+            charge(w.ledger, EMULATION, EMUL_REFLECT)
+        else:
+            charge(w.ledger, SHADOW, SHADOW_REFLECT)
         out.pfec = page.pfec
         return SHADOW_FAULT
     out.gpa = w.walker.fault_gpa
@@ -259,6 +267,12 @@ cdef inline int shadow_fault(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, 
         sync_address(&w, gva)                # a fault drops what the TLB held for the page (SDM 3A 4.10.4.1)
     out.drop = finish(&w)
     return status
+
+cdef inline void shadow_write_ended(Shadow* s, Mmu* m, const Ram* ram, Ledger* ledger, const PagingContext* guest,
+                                    PagingContext* hardware) noexcept nogil:
+    """A simulated write has reached memory."""
+    cdef Shadower w
+    begin(&w, s, m, ram, ledger, guest, hardware)
 
 # ---------------------------------------------------------------- the guest's registers
 

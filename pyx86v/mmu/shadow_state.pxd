@@ -62,7 +62,7 @@ ctypedef struct ShadowConfig:
     uint32_t unsync_after    # traced writes to a leaf table, none of its entries used between, that let it go out of sync; 0: never
     uint32_t zap_after       # the same for a table that the processor's walk does not reach, data perhaps: it is dropped; 0: never
     uint32_t most_unsynced   # frames out of sync at a time, at most MAX_UNSYNCED
-    uint32_t pad
+    uint32_t software        # the monitor hands the guest's faults on as it does all exceptions (EMUL_REFLECT)
 
 ctypedef struct ShadowCounters:
     uint64_t hidden_faults   # faults of the shadow that the guest's tables do not have
@@ -94,7 +94,7 @@ ctypedef struct Shadow:
     uint64_t a20_mask
     uint64_t role
     uint64_t old_entry       # of the traced write that is under way: what it overwrites
-    hpa_t old_entry_at       # and where it lies, plus 1; 0: none
+    hpa_t old_entry_at       # and where it lies, plus 1, plus 2 if it is simulated; 0: none
     uint64_t unsynced[MAX_UNSYNCED]   # guest frames
     uint32_t n_unsynced
     uint32_t n_pages
@@ -109,7 +109,7 @@ ctypedef struct Shadow:
     uint32_t split_made      # entries map parts of large guest pages
     uint32_t stale_split     # the TLB may hold such parts that no entry shows
     uint32_t wp_bypassed     # entries are writable for the supervisor alone, against the guest's (invariant 1)
-    uint32_t pad
+    uint32_t simulated       # the access is a retranslated write's: prices BT_TRACE and on, in place of SHADOW_WALK and SHADOW_TRACE and on
     uint32_t code_writes     # writes to frames with translated code since somebody looked (shadow_code.pxd),
     uint64_t code_first      # guest-physical address of the first byte of them all
     uint64_t code_last       # and of the last

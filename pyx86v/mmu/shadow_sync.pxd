@@ -2,9 +2,9 @@
 """Shadow entries and the guest entries they come from: what an entry should be, traced writes, sync."""
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.ptes cimport *
-from pyx86v.arch.types cimport gpa_t, gva_t, hpa_t
-from pyx86v.cost.ledger cimport SHADOW, SHADOW_NEW, SHADOW_SYNC, SHADOW_UPDATE, charge
-from pyx86v.mmu.memory cimport ram_read32, ram_read64, window_hpa
+from pyx86v.arch.types cimport PAGE_MASK, gpa_t, gva_t, hpa_t
+from pyx86v.cost.ledger cimport BT_TRACE_NEW, BT_TRACE_UPDATE, SHADOW, SHADOW_NEW, SHADOW_SYNC, SHADOW_UPDATE, charge
+from pyx86v.mmu.memory cimport ram_read32, ram_read64, window_hpa, window_is_rom
 from pyx86v.mmu.shadow_pool cimport *
 from pyx86v.mmu.shadow_state cimport *
 from pyx86v.mmu.walk cimport guest_reserved, is_leaf
@@ -232,15 +232,38 @@ cdef inline void write_begins(Shadower* w, hpa_t at) noexcept nogil:
     """Remember the entry that a traced write is going to change."""
     at &= ~<uint64_t>(3 if role_is_32(w) else 7)
     w.s.old_entry = entry_at(w, at)
-    w.s.old_entry_at = at | 1
+    w.s.old_entry_at = at | (3 if w.s.simulated else 1)
+
+cdef inline void entry_derive(Shadower* w, hpa_t at) noexcept nogil:
+    """Make the leaf entries that come from the guest entry at `at`, as far as that is marked accessed and maps RAM: the next access
+    to its page then needs no fault."""
+    cdef uint64_t gfn = (at - w.s.guest_base) >> 12, g = (at & PAGE_MASK) >> (2 if role_is_32(w) else 3)
+    cdef uint32_t i, slot
+    cdef Source src
+    cdef hpa_t hpa
+    if gfn >= w.s.frames or w.guest.mode == PAGING_NONE:
+        return
+    i = bucket_of(w, gfn)[0]
+    while i != NIL:
+        if w.page[i].gfn == gfn and w.page[i].kind == KIND_TABLE and w.page[i].level == 1 and g >> 9 == w.page[i].quadrant:
+            slot = i << 9 | <uint32_t>(g & 511)
+            source_of(w, &w.page[i], slot & 511, &src)
+            hpa = window_hpa(&w.guest.window, src.gfn << 12)
+            if src.valid and src.gfn < w.s.frames and not w.table[slot] & PTE_P and not window_is_rom(&w.guest.window, hpa):
+                entry_set(w, slot, leaf_entry(w, &src, hpa))
+                w.s.count.fills += 1
+        i = w.page[i].next
 
 cdef inline void write_ended(Shadower* w) noexcept nogil:
     """Book the monitor's work on the last traced write, which is known when its value is in memory: a present entry
     is checked and derived anew, one that was not present before needs more."""
+    cdef bint simulated = w.s.old_entry_at & 2 != 0
     if w.s.old_entry_at == 0:
         return
-    if entry_at(w, w.s.old_entry_at - 1) & PTE_P:
-        charge(w.ledger, SHADOW, SHADOW_UPDATE)
+    if entry_at(w, w.s.old_entry_at & ~<uint64_t>3) & PTE_P:
+        charge(w.ledger, SHADOW, BT_TRACE_UPDATE if simulated else SHADOW_UPDATE)
         if not w.s.old_entry & PTE_P:
-            charge(w.ledger, SHADOW, SHADOW_NEW)
+            charge(w.ledger, SHADOW, BT_TRACE_NEW if simulated else SHADOW_NEW)
+        if simulated:
+            entry_derive(w, w.s.old_entry_at & ~<uint64_t>3)
     w.s.old_entry_at = 0

@@ -116,12 +116,31 @@ def llvm_mca(codes, cpu, iterations=100):
     return [found[number] for number in range(len(codes))] if len(found) == len(codes) else None
 
 
+def llvm_mca_version():
+    """The major version of the installed one, "" if it does not say."""
+    done = subprocess.run(["llvm-mca", "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version (\d+)", done.stdout)
+    return found[1] if found else ""
+
+
+ACCURACY = ("predictor", "blocks", "mean error", "median error", "Kendall tau")
+
+
+def accuracy_rows(result):
+    return [(f"{name} {found.get('version', '')}".strip(), str(result["blocks"]), f"{100 * found['mean_error']:.2f} %", f"{100 * found['median_error']:.2f} %", f"{found['tau']:.3f}")
+            for name, found in [("pyx86v", result), *result.get("others", {}).items()]]
+
+
 def accuracy_table(result):
-    made = table("predictor", "blocks", "mean error", "median error", "Kendall tau", title=f"Block model, profile {result['cpu']}")
-    for name, found in [("pyx86v", result), *result.get("others", {}).items()]:
-        made.add_row(name, str(result["blocks"]), f"{100 * found['mean_error']:.2f} %", f"{100 * found['median_error']:.2f} %",
-                     f"{found['tau']:.3f}")
+    made = table(*ACCURACY, title=f"Block model, profile {result['cpu']}")
+    for row in accuracy_rows(result):
+        made.add_row(*row)
     return made
+
+
+def accuracy_markdown(result):
+    lines = ["| " + " | ".join(row) + " |" for row in [ACCURACY, *accuracy_rows(result)]]
+    return "\n".join([lines[0], "|---" * len(ACCURACY) + "|", *lines[1:]])
 
 
 def worst_table(result):
@@ -155,6 +174,17 @@ def uncovered_forms(forms, name):
         rows.append({"code": code[:first[0] if first else 1].hex(), "bits": bits, "text": text[0] if text else "not known to capstone",
                      "class": kind, "group": first[1] if first else ""})
     return sorted(rows, key=lambda row: (row["bits"], row["text"])), len(forms)
+
+
+def model_of(name):
+    """{"name", "title", "block_model": lines with their sources in full} of a processor of the block model, None if it has no such."""
+    from pyx86v.cost.model.profile import load_model, model_names
+    if name not in model_names():
+        return None
+    lines = load_model(name)["lines"]
+    rows = [{"section": section, "name": key, **line, "source": lines["sources"][line["source"]]}
+            for section in ("pipeline", "ports", "groups") for key, line in lines[section].items()]
+    return {"name": name, "title": lines["title"], "block_model": rows}
 
 
 def uncovered_table(rows):

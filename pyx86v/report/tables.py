@@ -256,13 +256,28 @@ def profiles_table(profiles):
     return rows
 
 
+def sourced_table(title, narrow=("price", "value", "status")):
+    """An empty table of lines with their sources; columns that are not `narrow` break lines."""
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for name in ("price", "value", "status", "source"):
+        rows.add_column(name, no_wrap=name in narrow, justify="right" if name == "value" else "left")
+    return rows
+
+
 def prices_table(profile):
     """Every line of a profile that has a source."""
-    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{profile.name}: {profile.title}", title_justify="left")
-    for name in ("price", "value", "status", "source"):
-        rows.add_column(name, no_wrap=name != "source", justify="right" if name == "value" else "left")
+    rows = sourced_table(f"{profile.name}: {profile.title}")
     for row in profile.rows:
         rows.add_row(row.name, f"{row.value:,} {row.unit}", row.status, row.source)
+    return rows
+
+
+def model_table(model):
+    """Every line of a processor of the block model (report/blocks.py, model_of)."""
+    rows = sourced_table(f"Block model of {model['name']}: {model['title']}", ("price", "status"))
+    for row in model["block_model"]:
+        more = [f"{name} {value}" for name, value in row.items() if name not in ("section", "name", "value", "uops", "source", "status", "note")]
+        rows.add_row(f"{row['section']} {row['name']}", " ".join([str(row.get("value", row.get("uops"))), *more]).strip(), row["status"], row["source"])
     return rows
 
 

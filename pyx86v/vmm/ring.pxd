@@ -31,7 +31,7 @@ ctypedef struct Ring:
     bint callout         # the exit that is under way is a call-out of translated code (vmm/bt)
     bint open            # the guest enters translated code at a boundary where interrupts are taken
     bint shadowed        # behind STI or MOV SS
-    bint pad
+    bint simulating      # the step is a write to a page table that was retranslated because it trapped often
     uint64_t kept        # where in translated code a run stopped, 0: not there,
     uint64_t kept_eip    # and the guest's instruction pointer then: a run that goes on there goes on in the same translation
     uint64_t target      # where the guest goes on when that is not translated yet: instruction pointer

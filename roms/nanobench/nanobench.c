@@ -88,6 +88,9 @@ int main64(void)
     measure(5, names[5], op_divide, 0, 0, op_empty);
     touch_all();
     measure(6, names[6], op_pte_same, (word)table, table[0], op_pte_loop);
+    op_pte_hide(ROUNDS, (word)table, 0);       /* once before, as above */
+    op_pte_show(ROUNDS, (word)table, 0);
+    write_cr3(read_cr3());
     touch_all();
     measure(7, names[7], op_pte_hide, (word)table, 0, op_pte_loop);
     write_cr3(read_cr3());

@@ -26,7 +26,10 @@ cdef int start(Guest* g) noexcept nogil:
     if bt_start(<Bt*>g.style_state, g.ram, &g.vcpu.paging.window, behind + shadow_bytes(size), bt_bytes(size)) != 0:
         return -1
     (<Bt*>g.style_state).adaptive = g.adaptive
-    return shadow_start(g, behind, shadow_bytes(size))
+    if shadow_start(g, behind, shadow_bytes(size)) != 0:
+        return -1
+    g.shadow.config.software = 1
+    return 0
 
 cdef uint64_t monitor_bytes(uint64_t guest_bytes) noexcept nogil:
     return shadow_bytes(guest_bytes) + bt_bytes(guest_bytes)

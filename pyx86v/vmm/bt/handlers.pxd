@@ -13,9 +13,13 @@ from pyx86v.vmm.bt.cache cimport Bt
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.shadow cimport shadow_resolve
-from pyx86v.vmm.trap.exit cimport trap_exit, trap_return
-from pyx86v.vmm.trap.handlers cimport (fill_trap_table, on_cr_write, on_invlpg, on_msr, on_rdtsc, on_task_switch)
+from pyx86v.vmm.trap.exit cimport exit_closes, exit_opens, trap_exit, trap_return
+from pyx86v.vmm.trap.handlers cimport (access_port, fill_trap_table, on_cr_write, on_invlpg, on_msr, on_port, on_rdtsc, on_task_switch,
+                                       on_trap)
 from pyx86v.vmm.trap.kinds cimport *
+
+cdef enum:
+    POST_PORT = 0x80         # of the manufacturer's diagnostics; software reads and writes it to wait a little
 
 cdef inline void tables_changed(Guest* g) noexcept nogil:
     (<Bt*>g.style_state).recheck = 1
@@ -44,12 +48,44 @@ cdef inline int bt_rdtsc(Guest* g, Event* e) noexcept nogil:
     e.charge_insn = False
     return emul_rdtsc(g, e)
 
+cdef inline int bt_trap(Guest* g, Event* e) noexcept nogil:
+    """A call-out.  That of a port is booked with the access (bt_port).  The write of a page table that has been retranslated is
+    simulated: it calls nothing, and its price does not depend on what the table is."""
+    if e.detail == TRAP_PORT_IN or e.detail == TRAP_PORT_OUT:
+        return RESUME
+    if e.detail != TRAP_TABLE_WRITE:
+        return on_trap(g, e)
+    exit_opens(g, e.detail)
+    charge(g.ledger, SHADOW, BT_TRACE)
+    exit_closes(g, e.detail)
+    return RESUME
+
+cdef inline int bt_port(Guest* g, Event* e) noexcept nogil:
+    """IN and OUT of translated code.  Port 80h is a byte of the virtual chipset's that nobody waits for; others are called out."""
+    cdef int kind = TRAP_PORT_IN if e.kind == EV_PORT_IN else TRAP_PORT_OUT, verdict
+    if e.string or not g.vcpu.ring.step or not g.vcpu.ring.callout:
+        return on_port(g, e)
+    if e.port == POST_PORT:
+        exit_opens(g, kind)
+        charge(g.ledger, EMULATION, BT_PORT)
+        verdict = g.port_in(g, e) if e.kind == EV_PORT_IN else g.port_out(g, e)
+    else:
+        trap_exit(g, kind)
+        charge(g.ledger, EMULATION, EMUL_OTHER)
+        verdict = access_port(g, e)
+    exit_closes(g, kind)
+    return verdict
+
 cdef inline int bt_shadow_fault(Guest* g, Event* e) noexcept nogil:
     """A fault while the monitor carries an instruction out has no exit of its own: the monitor walks before it accesses."""
     cdef uint64_t began = g.ledger.total
-    cdef int status = shadow_resolve(g, e)
-    cdef int kind = TRAP_PAGE_FAULT if status == SHADOW_FAULT else TRAP_HIDDEN_FAULT
-    if status == SHADOW_NO_RAM or g.vcpu.ring.step and g.vcpu.ring.callout:
+    cdef bint inside = g.vcpu.ring.step and g.vcpu.ring.callout
+    cdef int status, kind
+    g.shadow.simulated = inside and g.vcpu.ring.simulating
+    status = shadow_resolve(g, e)
+    g.shadow.simulated = 0
+    kind = TRAP_PAGE_FAULT if status == SHADOW_FAULT else TRAP_HIDDEN_FAULT
+    if status == SHADOW_NO_RAM or inside:
         return RESUME
     trap_exit(g, kind)
     g.vcpu.exit_started = began
@@ -72,5 +108,8 @@ cdef inline void fill_bt_table(handler_fn* t) noexcept:
     t[EV_WRMSR] = bt_msr
     t[EV_TASK_SWITCH] = bt_task_switch
     t[EV_RDTSC] = bt_rdtsc
+    t[EV_TRAP] = bt_trap
+    t[EV_PORT_IN] = bt_port
+    t[EV_PORT_OUT] = bt_port
     t[EV_SHADOW_FAULT] = bt_shadow_fault
     t[EV_HOLE] = bt_hole

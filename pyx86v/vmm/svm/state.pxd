@@ -56,19 +56,25 @@ cdef inline int segment_place(int seg) noexcept nogil:
     """Where the segment register lies in Vmcb.segment."""
     return VMCB_LDTR if seg == SEG_LDTR else VMCB_TR if seg == SEG_TR else seg
 
+cdef inline void segment_pack(VmcbSegment* out, uint32_t selector, uint32_t flags, uint32_t limit, uint64_t base) noexcept nogil:
+    out.selector = <uint16_t>selector
+    out.attributes = <uint16_t>((flags >> 8 & 0xff) | (flags >> 12 & 0xf00))
+    out.limit = limit
+    out.base = base
+
 cdef inline void segment_read(Guest* g, int seg, VmcbSegment* out) noexcept nogil:
     """A segment register as the VMCB holds it.  The engine keeps the TSS in TR as available; in the processor it is
     busy.  It also takes a 64-bit code segment that is a 32-bit one too, which no processor loads."""
     cdef Segment s
-    g.cpu.get_segment(g.cpu, seg, &s)
-    out.selector = s.selector
-    out.attributes = <uint16_t>((s.flags >> 8 & 0xff) | (s.flags >> 12 & 0xf00))
+    if g.cpu.segments is not NULL:
+        segment_pack(out, g.cpu.segments[seg].selector, g.cpu.segments[seg].flags, g.cpu.segments[seg].limit, g.cpu.segments[seg].base)
+    else:
+        g.cpu.get_segment(g.cpu, seg, &s)
+        segment_pack(out, s.selector, s.flags, s.limit, s.base)
     if seg == SEG_TR:
         out.attributes |= 2
     if seg == SEG_CS and out.attributes & ATTRIBUTE_L:
         out.attributes &= ~<uint16_t>ATTRIBUTE_DB
-    out.limit = s.limit
-    out.base = s.base
 
 cdef inline void segment_save(Guest* g, Vmcb* v, int seg) noexcept nogil:
     segment_read(g, seg, &v.segment[segment_place(seg)])

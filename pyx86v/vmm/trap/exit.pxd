@@ -8,19 +8,27 @@ from libc.stdint cimport uint64_t
 from pyx86v.cost.ledger cimport *
 from pyx86v.vmm.guest cimport ExitCount, Guest
 
-cdef inline void trap_exit(Guest* g, int kind) noexcept nogil:
-    """The guest leaves for the monitor."""
+cdef inline void exit_opens(Guest* g, int kind) noexcept nogil:
+    """Count an exit, without a price."""
     g.vcpu.exit_started = g.ledger.total
     g.vcpu.exits[kind].count += 1
     g.vcpu.exit_total += 1
+
+cdef inline void trap_exit(Guest* g, int kind) noexcept nogil:
+    """The guest leaves for the monitor."""
+    exit_opens(g, kind)
     charge(g.ledger, EXIT, BT_CALLOUT if g.vcpu.ring.callout else TRAP_EXIT)
 
 cdef inline void trap_return(Guest* g, int kind) noexcept nogil:
-    """Back to the guest; everything since trap_exit is the exit's."""
-    cdef ExitCount* c = &g.vcpu.exits[kind]
-    cdef uint64_t units, cycles
+    """Back to the guest."""
     if not g.vcpu.ring.callout:
         charge(g.ledger, ENTRY, TRAP_RETURN)
+    exit_closes(g, kind)
+
+cdef inline void exit_closes(Guest* g, int kind) noexcept nogil:
+    """Everything since exit_opens is the exit's."""
+    cdef ExitCount* c = &g.vcpu.exits[kind]
+    cdef uint64_t units, cycles
     units = g.ledger.total - g.vcpu.exit_started
     cycles = units // <uint64_t>UNITS_PER_CYCLE
     c.units += units

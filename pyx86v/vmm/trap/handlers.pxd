@@ -52,8 +52,14 @@ cdef inline int on_software_int(Guest* g, Event* e) noexcept nogil:
     return reflect(g, TRAP_SOFTWARE_INT)
 
 cdef inline int on_syscall(Guest* g, Event* e) noexcept nogil:
-    """SYSCALL and SYSENTER arrive at the monitor's entry point; the engine sets the guest's kernel up."""
-    reflect(g, TRAP_SYSCALL)
+    """SYSCALL and SYSENTER arrive at the monitor's entry point: the way in is the instruction itself, and priced as one.  The
+    engine sets the guest's kernel up."""
+    cdef bint inside = g.vcpu.ring.step
+    if not inside:
+        exit_opens(g, TRAP_SYSCALL)
+    charge(g.ledger, EMULATION, EMUL_REFLECT)
+    if not inside:
+        trap_return(g, TRAP_SYSCALL)
     return RESUME
 
 cdef inline int on_external(Guest* g, Event* e) noexcept nogil:
@@ -89,7 +95,7 @@ cdef inline int price_of(int kind) noexcept nogil:
         return EMUL_FLAG
     if kind == TRAP_CR_READ or kind == TRAP_CR_WRITE or kind == TRAP_DR:
         return EMUL_CR
-    return EMUL_OTHER
+    return EMUL_RDTSC if kind == TRAP_RDTSC else EMUL_OTHER
 
 cdef inline int on_trap(Guest* g, Event* e) noexcept nogil:
     """A privileged instruction, or one that wants the guest's descriptors.  One that only looks like it, because the guest

@@ -36,6 +36,7 @@ cdef enum:               # TrapKind
     TRAP_EXTERNAL
     TRAP_UNDEFINED       # instructions that the guest is not offered
     TRAP_TRIPLE_FAULT
+    TRAP_TABLE_WRITE     # bt: of an instruction that was retranslated because it writes page tables
     N_TRAP_KINDS
 
 cdef inline int kind_of_0f(const Insn* d) noexcept nogil:
@@ -100,6 +101,12 @@ cdef inline int trap_kind(const Insn* d) noexcept nogil:
         return TRAP_V86
     return TRAP_OTHER
 
+cdef inline int callout_kind(const Insn* d) noexcept nogil:
+    """TrapKind of a decoded instruction that the monitor carries out for translated code."""
+    if d.map == 0 and d.opcode & 0xf4 == 0xe4:           # IN and OUT but for their string forms
+        return TRAP_PORT_OUT if d.opcode & 2 else TRAP_PORT_IN
+    return trap_kind(d)
+
 cdef inline void fill_kind_names(const char** n) noexcept:
     """Names of the exits, by TrapKind."""
     n[TRAP_OTHER] = b"FAULT"
@@ -131,3 +138,4 @@ cdef inline void fill_kind_names(const char** n) noexcept:
     n[TRAP_EXTERNAL] = b"EXTERNAL_INTERRUPT"
     n[TRAP_UNDEFINED] = b"UNDEFINED"
     n[TRAP_TRIPLE_FAULT] = b"TRIPLE_FAULT"
+    n[TRAP_TABLE_WRITE] = b"TABLE_WRITE"

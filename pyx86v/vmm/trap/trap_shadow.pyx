@@ -21,7 +21,10 @@ cdef int trap_start(Guest* g) noexcept nogil:
     cdef uint64_t size = g.vcpu.paging.window.size
     g.vcpu.ring.boot_gdtr = g.cpu.get(g.cpu, REG_GDTR_BASE) + g.cpu.get(g.cpu, REG_GDTR_LIMIT)
     g.vcpu.ring.boot_idtr = g.cpu.get(g.cpu, REG_IDTR_BASE) + g.cpu.get(g.cpu, REG_IDTR_LIMIT)
-    return shadow_start(g, g.vcpu.paging.window.base + size, shadow_bytes(size))
+    if shadow_start(g, g.vcpu.paging.window.base + size, shadow_bytes(size)) != 0:
+        return -1
+    g.shadow.config.software = 1
+    return 0
 
 cdef uint64_t trap_monitor_bytes(uint64_t guest_bytes) noexcept nogil:
     return shadow_bytes(guest_bytes)
