@@ -9,7 +9,7 @@ from pyx86v.arch.cpu cimport Cpu
 from pyx86v.arch.sensitive cimport MAX_SENSITIVE
 from pyx86v.arch.types cimport hpa_t
 from pyx86v.cost.block cimport Decoder, InsnMark
-from pyx86v.cost.heat cimport Heat
+from pyx86v.cost.heat cimport PLAIN_BYTES, Heat
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.cost.predictor cimport Predictor
@@ -70,7 +70,15 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
 
+ctypedef struct PricedRecord:    # a record that is a part of a stretch (price.pxd), and what its prices come from
+    const BlockRecord* record
+    uint64_t first           # linear address at which the stretch begins
+    uint64_t key             # of its plain part in Heat; 0: there is none
+    uint32_t units           # that Heat had
+    uint8_t code[PLAIN_BYTES]
+
 cdef enum:
+    KNOWN_PRICES = 64        # a power of two
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
     RECORD_HASH = 1 << 16    # more than a page
@@ -160,6 +168,7 @@ ctypedef struct Engine:
     Ram ram
     Decoder* decoder
     Heat* heat           # NULL: the profile has no block model
+    PricedRecord known[KNOWN_PRICES]     # by record
     uint64_t running_lead    # Vcpu.lead as it was when the running block was booked, if that took the slow path
     void* record_memory  # what was allocated for
     BlockRecord* records # these, each in one line of the host's cache
