@@ -19,6 +19,7 @@ ABOUT = {
     "exits": "The same with paging, by the exits that a round takes: CPUID and CLI one; a store to a page-table entry, INVLPG and a load three without nested paging.",
     "a switch of worlds": "Two guests in turns of 30 cycles against one turn each, what the turns themselves take included; `walks` follow each switch where TLBs are not tagged.",
     "block prices": "BHive's blocks: the price by classes at first sight, decoding included, and the block model's later, once for the same bytes.",
+    "block prices of Linux": "Both prices in a boot: code that was seen at least once, and code that ran until it got the model's.",
     "Linux on shadow tables": "The same boot under vmx+shadow, by the time that it takes under vmx+ept.",
     "Linux to its end": "Debian's kernel to its script and reset, `qemu-system-x86_64 -accel tcg` on the same kernel and initrd.",
 }

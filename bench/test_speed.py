@@ -29,6 +29,7 @@ RATIO = {"inline": ("at least", 0.8), "portable": ("at least", 0.55)}
 EXITS = {"paged cpuid": ("vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow"), "paged cli": ("trap+shadow",),
          "PTE, INVLPG, load": ("vmx+shadow", "svm+shadow", "trap+shadow")}
 BLOCKS = Path(__file__).resolve().parents[1] / "tests" / "data" / "bhive_skylake.csv"
+PLAIN_BYTES = 240               # of a block, that one analysis takes (cost/heat.pxd)
 SLICE, LONG_SLICE = 30, 10**9   # cycles of a guest's turn
 QEMUS = {"native": ("at most", 1.2), "vmx+ept": ("at most", 1.5), "vmx+shadow": None, "svm+npt": None}       # times QEMU's time for Linux
 PER_MISS = {"native": ("at most", 170), "vmx+ept": ("at most", 200)}
@@ -165,36 +166,56 @@ def test_switch_of_worlds(benchmark, style):
 
 
 def block_times(run, prepare):
-    """Seconds of run(code, state) for each block of BHive, after prepare() has made the state."""
+    """Seconds of run(code, state) for each of BHive's blocks that one analysis takes, after prepare() has made the state."""
     state, seconds = prepare(), []
     for code, _ in read_blocks(BLOCKS):
-        start = time.perf_counter()
-        run(code, state)
-        seconds.append(time.perf_counter() - start)
+        if len(code) <= PLAIN_BYTES:
+            start = time.perf_counter()
+            run(code, state)
+            seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def note_blocks(benchmark, name, most, run, prepare):
-    rounds = []
-    benchmark.pedantic(lambda: rounds.append(block_times(run, prepare)), rounds=TURNS)
-    least = [min(each) * 1e6 for each in zip(*rounds)]
-    note(benchmark, "block prices", name, statistics.mean(least), "microseconds a block", ("at most", most), worst=max(least), blocks=len(least))
-
-
-def test_price_at_first_sight(benchmark):
-    """Decoding, the classes' prices and the entry where executions are counted; Python's two calls and a list included."""
-    profile, model = load_profile("skylake"), load_model("skylake")
+def first_times():
+    """Of decoding, the classes' prices and the entry where executions are counted; Python's two calls and a list included."""
+    profile = load_profile("skylake")
 
     def run(code, state):
         marks = state[0].block(code)
-        state[1].execute(code, 64, len(marks), marks[-1][1])
+        state[1].execute(code, 64, min(len(marks), 64), marks[-1][1])
 
-    note_blocks(benchmark, "at first sight", 2, run, lambda: (BlockDecoder(profile.instructions), CodeHeat(model, profile.block_model_after)))
+    return block_times(run, lambda: (BlockDecoder(profile.instructions), CodeHeat(load_model("skylake"), profile.block_model_after)))
 
 
-def test_price_of_the_model(benchmark):
-    """The block model's price, at the execution that asks for it; Python's call included."""
-    note_blocks(benchmark, "of the model", 20, lambda code, heat: heat.execute(code, 64, 1, 64), lambda: CodeHeat(load_model("skylake"), 1))
+def model_times():
+    """Of the block model's price, at the execution that asks for it; Python's call included."""
+    return block_times(lambda code, heat: heat.execute(code, 64, 1, 64), lambda: CodeHeat(load_model("skylake"), 1))
+
+
+def least_mean(rounds):
+    """Mean over the blocks of the least of the rounds."""
+    return statistics.mean(min(each) for each in zip(*rounds))
+
+
+@pytest.mark.parametrize("name, most, times", [("at first sight", 2, first_times), ("by the model", 20, model_times)])
+def test_block_price(benchmark, name, most, times):
+    rounds = []
+    benchmark.pedantic(lambda: rounds.append(times()), rounds=TURNS)
+    note(benchmark, "block prices", name, least_mean(rounds) * 1e6, "microseconds a block", ("at most", most),
+         worst=max(min(each) for each in zip(*rounds)) * 1e6, blocks=len(rounds[0]))
+
+
+def test_block_prices_of_linux(benchmark):
+    """What both prices take of a boot: as often as Machine.blocks says, each as long as here."""
+    try:
+        linux = linux_guest.linux()
+    except linux_guest.Unavailable as reason:
+        pytest.skip(str(reason))
+    ours, mine, theirs = in_turns(benchmark, lambda: linux.load(Machine(memory=linux.memory)), lambda: (first_times(), model_times()), max(2, TURNS // 2))
+    first, model = (least_mean(rounds) for rounds in zip(*theirs))
+    seen, modelled = ours.blocks["seen"], ours.blocks["modelled"]
+    note(benchmark, "block prices of Linux", "native", 100 * (seen * first + modelled * model) / min(mine), "% of the boot", ("at most", 10),
+         seconds=min(mine), seen=seen, modelled=modelled)
 
 
 @pytest.mark.skipif(not QEMU, reason="qemu-system-x86_64 missing: apt install qemu-system-x86")

@@ -62,6 +62,17 @@ def test_a_chain_is_shown():
     assert sum(found["ports"][port] for port in (0, 1, 5, 6)) == pytest.approx(3, rel=0.02) and found["ports"][4] == pytest.approx(1, rel=0.02)
 
 
+@pytest.mark.parametrize("name", model_names())
+def test_the_pressure_of_the_instructions_adds_up(name):
+    for code, _ in report.read_blocks(BHIVE)[::25]:
+        found = BlockModel(name).analyse(code)
+        sums = [sum(column) for column in zip(*(row["pressure"] for row in found["instructions"]))]
+        assert sums == pytest.approx(found["ports"])
+        for row in found["instructions"]:
+            more = sum(row["pressure"]) - len(row["ports"])
+            assert row["fused"] or more == pytest.approx(0) or more == pytest.approx(1, abs=0.05)       # the stack engine's, before it
+
+
 def test_loops_come_from_the_decoded_cache():
     body = "add rax, 1; add rbx, 1; add rcx, 0x12345678; add rdx, 0x12345678; "
     assert MODEL.cycles(assemble("1:" + body + "cmp rax, rsi; jne 1b", 64), loop=True) == pytest.approx(1.25, abs=0.3)
@@ -286,6 +297,7 @@ def test_bad_block_files(capsys, tmp_path, line):
 def test_block_command(capsys):
     status, out, _ = run(capsys, "block", "imul rax, rcx; add rbx, rax")
     assert status == 0 and "Block RThroughput: 3.00" in out and "decides" in out and "Critical chain: imul rax, rcx" in out
+    assert "Resource pressure by instruction:" in out and " -     1.00" in out
     status, out, _ = run(capsys, "block", "480fafc1", "--json", "-")
     assert json.loads(out)["cycles"] == 3
     status, out, _ = run(capsys, "block", "--at", "sieve", "0x100020", "--bits", "32")

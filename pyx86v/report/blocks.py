@@ -199,6 +199,10 @@ def port_names(ports):
     return range(max((number for number, uses in enumerate(ports) if uses), default=0) + 1)
 
 
+def pressure_line(uses, names):
+    return " ".join(f"{uses[number]:<6.2f}" if uses[number] else " -    " for number in names).rstrip()
+
+
 def show_block(found, texts, iterations=100, file=None):
     """Print an analysis in the layout of llvm-mca."""
     out = console(file).file
@@ -214,7 +218,11 @@ def show_block(found, texts, iterations=100, file=None):
     names = port_names(found["ports"])
     print("\nResource pressure per iteration:", file=out)
     print(" ".join(f"{f'[{number}]':<6}" for number in names).rstrip(), file=out)
-    print(" ".join(f"{found['ports'][number]:<6.2f}" if found["ports"][number] else " -    " for number in names).rstrip(), file=out)
+    print(pressure_line(found["ports"], names), file=out)
+    print("\nResource pressure by instruction:", file=out)
+    print(" ".join(f"{f'[{number}]':<6}" for number in names) + " Instructions:", file=out)
+    for row, text in zip(found["instructions"], texts):
+        print(f"{pressure_line(row['pressure'], names):<{7 * len(names)}}{text}", file=out)
     print("\nInstruction Info:\n[1]: #uOps\n[2]: Latency\n[3]: MayLoad\n[4]: MayStore\n[5]: on the critical chain\n[6]: without an entry",
           file=out)
     print("\n[1]    [2]    [3]    [4]    [5]    [6]    Instructions:", file=out)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The block model for Python: cycles for one repetition of a block, what decides them, how the ports are used, the critical chain."""
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+
 from pyx86v.cost.model.decode cimport model_decode
 from pyx86v.cost.model.pricer cimport MAX_INSTANCES, Arena, arena_free, arena_new, code_units
 from pyx86v.cost.model.simulate cimport *
@@ -83,6 +86,7 @@ cdef class BlockModel:
     name  of a bundled profile of the model, or the path of a .toml file
     """
     cdef Arena* a
+    cdef uint32_t uses[MAX_INSNS * MAX_PORTS]       # of the block that was analysed last
     cdef readonly str name
 
     def __cinit__(self, name):
@@ -103,9 +107,10 @@ cdef class BlockModel:
             raise ValueError(f"code: expected whole instructions, at most {MAX_INSNS}; byte {taken} begins none")
         return taken
 
-    cdef int64_t run(self, int with_, bint same, int32_t* parent, bint quick) noexcept nogil:
+    cdef int64_t run(self, int with_, bint same, int32_t* parent, bint quick, uint32_t* uses=NULL) noexcept nogil:
         cdef int turn = 1, iterations = iterations_for(&self.a.block, &self.a.uarch, &turn)
         sim_start(&self.a.sim, with_, same)
+        self.a.sim.insn_uses = uses
         return simulate(&self.a.sim, &self.a.uarch, &self.a.block, iterations, turn if quick else 0, parent, MAX_INSTANCES)
 
     def first(self, code, int bits=64):
@@ -139,7 +144,9 @@ cdef class BlockModel:
         cdef Block* b = &self.a.block
         cdef bint same = start == "same"
         self.decode(code, bits)
-        total = self.run(WITH_ALL | (WITH_LOOP if loop else 0), same, NULL, False)
+        memset(self.uses, 0, sizeof(self.uses))
+        total = self.run(WITH_ALL | (WITH_LOOP if loop else 0), same, NULL, False, self.uses)
+        iterations = <double>self.a.sim.iterations
         uses = [<double>self.a.sim.port_uses[p] / self.a.sim.iterations for p in range(MAX_PORTS)]
         front = WITH_LOOP if loop else 0
         bounds = {
@@ -154,14 +161,16 @@ cdef class BlockModel:
         if bounds[bound] * 10 < total * 9:
             bound = "conflicts"
         return {"cycles": total / 64.0, "bound": bound, "bounds": {name: value / 64.0 for name, value in bounds.items()},
-                "instructions": [self.instruction(k) for k in range(b.n)], "ports": uses, "chain": self.chain(),
+                "instructions": [self.instruction(k, iterations) for k in range(b.n)], "ports": uses, "chain": self.chain(),
                 "uncovered": b.uncovered, "uops": int(issue_bound(b, &self.a.uarch) * self.a.uarch.pipe.issue // 64), "width": self.a.uarch.pipe.issue, "bytes": b.bytes}
 
-    cdef instruction(self, int k):
+    cdef instruction(self, int k, double iterations):
+        """`ports`: what each micro-operation may use; `pressure`: how often the instruction used each in one iteration."""
         cdef Insn* i = &self.a.block.insns[k]
         return {"length": i.length, "group": NAMES[i.group], "uops": i.slots, "latency": i.latency + (i.load_latency if i.loads else 0),
                 "loads": i.loads, "stores": i.stores, "uncovered": bool(i.uncovered), "fused": bool(i.fused_branch),
-                "ports": [self.a.block.uops[i.first + j].ports for j in range(i.n_uops)]}
+                "ports": [self.a.block.uops[i.first + j].ports for j in range(i.n_uops)],
+                "pressure": [self.uses[k * MAX_PORTS + p] / iterations for p in range(MAX_PORTS)]}
 
     cdef list chain(self):
         """The instructions of one turn of the longest chain, in its order: from the last instance back until an instruction repeats."""

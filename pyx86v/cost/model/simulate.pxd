@@ -84,6 +84,8 @@ ctypedef struct Sim:
     int32_t iterations         # simulated
     int64_t ended[MAX_ITERATIONS]  # when each iteration was retired
     uint64_t port_uses[MAX_PORTS]
+    uint32_t* insn_uses        # by instruction and port, if somebody asks
+    int32_t number             # of the instruction that executes
 
 
 cdef extern from * nogil:
@@ -104,6 +106,8 @@ cdef inline void sim_start(Sim* s, int with_, bint same) noexcept nogil:
     s.issue_at = s.issued_total = s.retire_at = s.committed = s.loads = s.stores = s.divider = s.serial = 0
     s.load_port = False
     s.touched = 0
+    s.insn_uses = NULL
+    s.number = 0
     for i in range(MAX_PORTS):
         s.pending[i] = s.added[i] = 0
         s.port_uses[i] = 0
@@ -301,6 +305,8 @@ cdef inline int64_t dispatch(Sim* s, const Uop* op, int64_t ready) noexcept nogi
         return at
     p = choose_load_port(s, op.ports) if op.kind == UOP_LOAD or op.kind == UOP_ADDRESS else choose_port(s, op.ports)
     s.port_uses[p] += 1
+    if s.insn_uses is not NULL:
+        s.insn_uses[s.number * MAX_PORTS + p] += 1
     while at - s.issue_at < RING:                       # what executes later than that takes no place, in the scheduler or at a port
         c = &s.ring[at & (RING - 1)]
         if c.cycle < at:
@@ -530,6 +536,7 @@ cdef inline int64_t simulate(Sim* s, const Uarch* u, const Block* b, int iterati
             if i.fused_branch:
                 continue
             by = -1
+            s.number = k
             execute(s, u, b, i, k, instance, <uint64_t>start, now, &by)
             if parent != NULL and instance < max_parents:
                 parent[instance] = by
