@@ -18,7 +18,7 @@ from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.mmu.state cimport Evicted
-from pyx86v.vmm.bt.state cimport BtTranslator
+from pyx86v.vmm.bt.state cimport BtPart, BtTranslator
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -186,6 +186,13 @@ ctypedef struct Engine:
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
     BtTranslator* translator # of a style that translates,
+    char* context        # parts.pxd: the translator's while it is at a block of translated code, else NULL;
+    uint64_t context_tb  # what it was at first,
+    uint64_t context_first
+    uint64_t context_base    # linear address of the unit's code,
+    BtPart* part         # where it is in the unit,
+    BtPart* last_part
+    int32_t guest_index  # and the soft TLB that the guest's own accesses use
     bint redo            # and the instruction that runs overwrites its own unit: the monitor is to carry it out
     uint64_t open_pages[MAX_OPEN_PAGES]      # mapped for the supervisor while EFLAGS.AC lets it see the user's (SMAP),
     int open_count       # so many; beyond, all are dropped
