@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # make demo    build everything and compare one bundled guest, native against VT-x with EPT
-# make test    build everything and run the suite;  make test-quick leaves out what takes minutes
+# make test    build everything and run the suite;  make test-quick leaves out what takes long: a minute
 # make test-guests    the systems nobody here wrote under every style (the suite takes one style a day): half an hour
 # make census  what is sensitive in Debian's kernels, and what it costs under each style; writes bench/CENSUS.md
 # make bench   measure the speed of the machine beside plain Unicorn and QEMU; writes bench/RESULTS.md
@@ -20,8 +20,7 @@ test: build
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-quick: build
-	$(BIN)/python -m pytest -m "not slow" --ignore-glob='tests/test_roms*'
-	$(BIN)/python -m pytest -m quick
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow or quick"
 
 test-guests: build
 	PYX86V_GUESTS=all $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup tests/test_guests_*.py

@@ -21,6 +21,8 @@ ABOUT = {
     "block prices": "BHive's blocks: the price by classes at first sight, decoding included, and the block model's later, once for the same bytes.",
     "block prices of Linux": "Both prices in a boot: code that was seen at least once, and code that ran until it got the model's.",
     "Linux on shadow tables": "The same boot under vmx+shadow, by the time that it takes under vmx+ept.",
+    "Linux translated": "The same boot under bt+shadow, by the time that it takes natively.",
+    "compute, translated": "The compute ROMs under bt+shadow, by the time that they take natively; making the translations is in it.",
     "Linux to its end": "Debian's kernel to its script and reset, `qemu-system-x86_64 -accel tcg` on the same kernel and initrd.",
 }
 HEAD = """# How fast

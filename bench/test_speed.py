@@ -241,20 +241,47 @@ def test_linux(benchmark, style):
          seconds=min(mine), qemu_seconds=tcg, icount_seconds=icount, times_icount=min(mine) / icount, mips=ours.instructions / min(mine) / 1e6)
 
 
-def test_linux_on_shadow_tables(benchmark):
-    """Debian's kernel to its end: shadow tables against EPT."""
+def beside(benchmark, make, style, base):
+    """make(style) in turns with make(base).  The first's last machine, and the best seconds of both."""
+    def other():
+        machine = make(base)
+        start = time.thread_time()
+        machine.run()
+        return time.thread_time() - start
+
+    ours, mine, theirs = in_turns(benchmark, lambda: make(style), other, max(2, TURNS // 2))
+    return ours, min(mine), min(theirs)
+
+
+def linux_beside(benchmark, style, base):
+    """The same for Debian's kernel to its end."""
     try:
         linux = linux_guest.linux()
     except linux_guest.Unavailable as reason:
         pytest.skip(str(reason))
-
-    def other():
-        nested = linux.load(Machine(style="vmx+ept", memory=linux.memory))
-        start = time.thread_time()
-        nested.run()
-        return time.thread_time() - start
-
-    ours, mine, theirs = in_turns(benchmark, lambda: linux.load(Machine(style="vmx+shadow", memory=linux.memory)), other, max(2, TURNS // 2))
+    ours, mine, theirs = beside(benchmark, lambda style: linux.load(Machine(style=style, memory=linux.memory)), style, base)
     assert linux.expected[0].encode() in ours.console
-    note(benchmark, "Linux on shadow tables", "vmx+shadow", min(mine) / min(theirs), "x the time of vmx+ept", ("at most", 1.3), seconds=min(mine),
-         ept_seconds=min(theirs), exits=sum(kind["count"] for kind in ours.exits.values()))
+    return ours, mine, theirs
+
+
+def test_linux_on_shadow_tables(benchmark):
+    """Debian's kernel to its end: shadow tables against EPT."""
+    ours, mine, theirs = linux_beside(benchmark, "vmx+shadow", "vmx+ept")
+    note(benchmark, "Linux on shadow tables", "vmx+shadow", mine / theirs, "x the time of vmx+ept", ("at most", 1.3), seconds=mine,
+         ept_seconds=theirs, exits=sum(kind["count"] for kind in ours.exits.values()))
+
+
+def test_linux_translated(benchmark):
+    """Debian's kernel to its end: binary translation against native."""
+    ours, mine, theirs = linux_beside(benchmark, "bt+shadow", "native")
+    count = ours.translation
+    note(benchmark, "Linux translated", "bt+shadow", mine / theirs, "x the time of native", ("at most", 3.0), seconds=mine, native_seconds=theirs,
+         units=count["units"], dispatches=count["dispatches"], call_outs=count["callouts"])
+
+
+@pytest.mark.parametrize("name", compute_roms())
+def test_translated(benchmark, name):
+    """The compute ROMs: binary translation against native, making the translations included."""
+    ours, mine, theirs = beside(benchmark, lambda style: machine(rom(name), style), "bt+shadow", "native")
+    note(benchmark, "compute, translated", name, mine / theirs, "x the time of native", ("at most", 1.1), units=ours.translation["units"],
+         dispatches=ours.translation["dispatches"])

@@ -17,7 +17,7 @@ from pyx86v.vmm.bt.translate import CELLS, LAYOUT, cells_page, empty_key, transl
 
 # Physical memory
 RAM = 0x2200000
-TABLES, MONITOR_TABLES, CODE, DATA, CACHE, CELL, KEYS = 0x10000, 0x80000, 0x400000, 0x800000, 0x1000000, 0x2000000, 0x2010000
+TABLES, MONITOR_TABLES, CODE, DATA, CACHE, CELL, TARGETS = 0x10000, 0x80000, 0x400000, 0x800000, 0x1000000, 0x2000000, 0x2010000
 CODE_BYTES, DATA_PAGES, CACHE_BYTES = 0x100000, 8, 0x400000
 WRITABLE, READ_ONLY = (1, 2, 3, 5), (6,)             # pages of DATA; 0, 4 and 7 are not there
 # Where the guest has them
@@ -101,7 +101,7 @@ class Machine:
             self.base = LAYOUT["base64" if self.wide else "base32"]
             p.map_range(self.base, CACHE, CACHE_BYTES)
             p.map(self.base + LAYOUT["data"], CELL)
-            p.map_range(self.base + LAYOUT["keys"], KEYS, 0x100000)
+            p.map_range(self.base + LAYOUT["table"], TARGETS, 0x40000)
         uc.reg_write(x86.UC_X86_REG_CR3, p.root)
         uc.reg_write(x86.UC_X86_REG_CR4, 0x10620 | (4 if self.ring else 8))      # FSGSBASE, SSE, PAE; TSD or DE
         uc.msr_write(0xc0000080, 0xd00 if self.wide else 0x800)
@@ -216,9 +216,8 @@ class Translated(Machine):
         super().__init__(bits, 1, stack16)
         self.size = 8 if self.wide else 4
         self.put(CELL, cells_page())
-        empty = (empty_key(n) & (1 << 8 * self.size) - 1 for n in range(LAYOUT["targets"]))
-        self.put(KEYS, array("Q" if self.wide else "I", empty).tobytes())
-        self.values = KEYS + LAYOUT["values"] - LAYOUT["keys"]
+        empty = (word for n in range(LAYOUT["targets"]) for word in (empty_key(n) & (1 << 8 * self.size) - 1, 0))
+        self.put(TARGETS, array("Q" if self.wide else "I", empty).tobytes())
         self.landing = CACHE_BYTES - 0x10
         self.put(CACHE + self.landing, b"\xcd\xf5")
 
@@ -230,10 +229,10 @@ class Translated(Machine):
 
     def set_target(self, ip, key=None, value=None):
         """Fill the place of `ip` in the table of targets: with its own key or another one; `value`: offset in the cache."""
-        index = ip & 0xffff
+        at = TARGETS + ip % LAYOUT["targets"] * 2 * self.size
         mask = (1 << 8 * self.size) - 1
-        self.put(KEYS + index * self.size, ((-ip if key is None else key) & mask).to_bytes(self.size, "little"))
-        self.put(self.values + index * self.size, (self.base + (self.landing if value is None else value)).to_bytes(self.size, "little"))
+        self.put(at, ((-ip if key is None else key) & mask).to_bytes(self.size, "little"))
+        self.put(at + self.size, (self.base + (self.landing if value is None else value)).to_bytes(self.size, "little"))
 
     def outcome(self, unit, at, gpr, flags, data):
         """Run the unit that lies at offset `at` of the cache; `flags` are the guest's."""

@@ -20,16 +20,16 @@ def need_qemu():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("qemu-system-x86_64 missing: apt install qemu-system-x86")
 
 
-def qemu_run(image, memory):
-    """(exit status, console) of one image under QEMU with the command of roms/README.md; firmware goes to -bios."""
+def qemu_run(image, memory, attempt=0):
+    """(exit status, console) of one image under QEMU with the command of roms/README.md; firmware goes to -bios.  Run once an attempt."""
     image = Path(image)
     key = hashlib.sha256(image.read_bytes()).hexdigest()
     _paths[key] = image
-    return _run(key, memory)
+    return _run(key, memory, attempt)
 
 
 @functools.cache
-def _run(key, memory):
+def _run(key, memory, attempt):
     image = _paths[key]
     done = subprocess.run(
         [QEMU, "-accel", "tcg", "-cpu", "max", "-m", memory, "-bios" if image.suffix == ".bin" else "-kernel", image,

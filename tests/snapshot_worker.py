@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The other process of the snapshot tests: restore each file, run on, and tell what came out, one line of JSON each.
 
-    python snapshot_worker.py [--engine NAME] [--until INSTRUCTIONS] [--json] FILE...
+    python snapshot_worker.py [--engine NAME] [--until INSTRUCTIONS] [--json FILES] FILE...
 
---until stops at the first block from that many instructions in all on, not at the end; --json adds the whole result with its digest.
+--until stops at the first block from that many instructions in all on, not at the end; --json adds the whole result with its digest
+to those of the first so many files.
 """
 import argparse
 import json
@@ -44,8 +45,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine")
     parser.add_argument("--until", type=int)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=int, default=0)
     parser.add_argument("files", nargs="+")
     options = parser.parse_args()
-    for file in options.files:
-        print(json.dumps(run_on(file, options.engine, options.until, options.json)), flush=True)
+    for number, file in enumerate(options.files):
+        print(json.dumps(run_on(file, options.engine, options.until, number < options.json)), flush=True)

@@ -101,6 +101,7 @@ def counted(machine):
     return {(row["mnemonic"], row["mode"], row["ring"]): [row["count"], row["address"]] for row in machine.census}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "portable"])
 @pytest.mark.parametrize("rom, start, steps", [("hello", 0, 20000), ("resume", 0, 25000), ("rings", 470_000, 20000),
                                                ("gates64", 220_000, 20000), ("v86", 80_000, 22000)])
@@ -138,6 +139,7 @@ def test_more_sites_than_there_is_room_for(tmp_path):
 
 # Equal everywhere
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rom", ["mbinfo", "hello", "modes", "smc"])
 def test_equal_under_every_style_and_engine_and_nothing_else_changes(rom):
     limit = 300_000

@@ -112,6 +112,7 @@ def test_no_engine_and_no_style_changes_what_is_foreseen(name):
     assert (plain.digest(), plain.instructions) == runs["native", "inline"][1:3] and plain.branches == {} and plain.ledger["branch"] == 0
 
 
+@pytest.mark.slow
 def test_a_snapshot_keeps_the_tables(tmp_path):
     whole = machine_for("minikernel", branches="on")
     whole.run(max_instructions=LIMIT)

@@ -51,6 +51,13 @@ def test_counts_agree(machine):
     assert counts["chains"] >= sum(unit["chained"] for unit in units) > 50            # of units that died too
 
 
+def test_branches_find_their_way_without_the_monitor():
+    """Fewer than one entry from the monitor for 100 units that ran.  A unit has at most 13 instructions, so at least that many did."""
+    made = machine_for("branchy", style="bt+shadow")
+    made.run()
+    assert 0 < made.translation["dispatches"] * 100 < made.instructions / 13
+
+
 def test_the_command_says_what_the_machine_says(result, machine):
     assert result["instructions"] == machine.instructions and result["cycles"] == machine.cycles
     assert result["counts"] == machine.translation and result["callouts"] == machine.callouts

@@ -23,7 +23,6 @@ def boot(style):
     return guest, machine
 
 
-@pytest.mark.slow
 def test_linux_runs_translated_as_it_runs_natively():
     guest, native = boot("native")
     _, translated = boot("bt+shadow")
@@ -33,7 +32,6 @@ def test_linux_runs_translated_as_it_runs_natively():
     assert not translated.holes
 
 
-@pytest.mark.slow
 def test_translated_code_finds_its_way_by_itself():
     """Of a boot's translated units only a small part is entered by way of the monitor."""
     _, machine = boot("bt+shadow")

@@ -69,6 +69,7 @@ def test_rdtsc_by_trap_by_call_out_and_in_place(nanobench, tmp_path):
     assert trapped == pytest.approx(TRAP, abs=10) and nanobench["bt+shadow"][9] == pytest.approx(IN_PLACE, abs=10)
 
 
+@pytest.mark.slow
 def test_a_fork_costs_more_translated_and_most_under_vt_x():
     """Per child, by the ledger.  The paper: 40,000 of Linux in 6.0, 37.0 and 106 seconds."""
     costs = {}

@@ -182,6 +182,7 @@ def special(rng, bits):
 NAMES = sorted(special(random.Random(0), 64) | special(random.Random(0), 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_forms_with_a_translation_of_their_own(pair, name):
     rng = random.Random(f"{name} {pair.bits} {pair.stack16}")
@@ -267,6 +268,7 @@ def sweep(pair, rng, codes, states=2):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("map_, opcodes, variants", [(0, range(256), 3), (1, range(256), 2), (2, range(256), 3), (3, range(64), 8)], ids=["one", "0F", "0F38", "0F3A"])
 def test_every_opcode(pair, map_, opcodes, variants):
     if map_ and pair.stack16 != (pair.bits == 16):

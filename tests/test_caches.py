@@ -64,6 +64,7 @@ def reach(guest, **options):
     return phases.differences(), machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["skylake", "nehalem", "merom"])
 @pytest.mark.parametrize("style", ["native", "vmx+ept"])
 def test_sizes_are_steps_of_the_price(guest, profile, style):
@@ -103,6 +104,7 @@ def test_walks_count_what_they_say(style):
     assert sum(ledger.values()) == machine.cycles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["walks", "full"])
 @pytest.mark.parametrize("style", ["native", "vmx+ept"])
 def test_both_engines_find_the_same(mode, style):
@@ -116,6 +118,7 @@ def test_off_is_free_of_it():
     assert machine.caches == {} and machine.ledger["cache"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["walks", "full"])
 def test_a_snapshot_keeps_the_lines(tmp_path, mode):
     whole = everything("demand", style="vmx+ept", caches=mode)

@@ -86,6 +86,7 @@ def test_interrupt_stops_within_a_second_and_shows_the_table(tmp_path):
     assert "was interrupted" in " ".join(out.split()) and "instruction " in out and error == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments, text", [
     (["run", "hello", "--style", "qemu"], "style: 'qemu'"),
     (["run", "hello", "--cpu", "z80"], "z80"),

@@ -104,6 +104,7 @@ def test_all_clocks_of_a_guest_agree_under_one_policy(style, both):
         assert (stop.reason.value, stop.status) == ("exit", 0), (name, machine.console)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tsc, timers", [("hidden", "equal"), ("scale=2/3", "scale=2/3"), ("offset=99", "scale=3")])
 def test_under_instructions_no_style_shows(tsc, timers):
     reference = plateau("native", tsc, timers, "instructions")

@@ -207,6 +207,7 @@ def memory_forms(bits):
                         yield prefix + escape + bytes([opcode, reg << 3 | 3]) + bytes(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits, mode", [(32, unicorn.UC_MODE_32), (64, unicorn.UC_MODE_64)])
 def test_reads_and_writes_are_those_the_engine_makes(bits, mode):
     """Each form is run once; its surcharges have to name the accesses that the engine reports."""

@@ -38,6 +38,7 @@ def crossing(shadow, nested, profile="skylake"):
     return walks / ROUNDS / (per_write(shadow, "cycles", profile) - per_write(nested, "cycles", profile))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes, order", [(0, lambda native, shadow, nested: native <= shadow < nested),
                                            (128, lambda native, shadow, nested: native < nested < shadow)])
 def test_one_compare_shows_who_wins(writes, order, capsys):

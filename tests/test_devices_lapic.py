@@ -291,6 +291,7 @@ def take(b):
     return 1
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(
     st.tuples(st.just("run"), st.integers(1, 300)), st.tuples(st.just("initial"), st.integers(0, 40)),

@@ -286,6 +286,7 @@ STEPS = st.one_of(
     st.tuples(st.just("read"), st.booleans()))
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from([1, 3, 0x11, 0x13]), st.sampled_from([1, 3]), st.lists(STEPS, max_size=60))
 def test_agrees_with_the_level_by_level_model(master_icw4, slave_icw4, steps):

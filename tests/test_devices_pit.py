@@ -332,6 +332,7 @@ WRITES = st.one_of(
     st.tuples(st.just("count"), st.integers(0, 2), st.sampled_from([0, 1, 2, 3, 4, 5, 7, 8, 0x10, 0x21, 0x99, 0x50])))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(WRITES, max_size=40))
 def test_agrees_with_the_pulse_by_pulse_model(operations):

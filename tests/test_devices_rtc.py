@@ -180,6 +180,7 @@ def alarm_matches(t, alarm):
 ALARM = st.tuples(*(st.one_of(st.just(0xC0), st.just(0xFF), st.integers(0, top).map(bcd)) for top in (59, 59, 23)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.datetimes(datetime(2001, 1, 1), datetime(2050, 1, 1)), ALARM)
 def test_alarm_rises_at_the_first_matching_update(start, alarm):

@@ -59,6 +59,7 @@ def run_all_ways(image, **options):
     return native, runs["vmx+ept", "inline"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["skylake", "p4-672", "zen"])
 def test_everything_reads_as_all_ones(images, profile):
     """Tagged and untagged TLBs, EPT with accessed and dirty flags and without."""
@@ -67,6 +68,7 @@ def test_everything_reads_as_all_ones(images, profile):
     assert nested["exits"]["EPT_VIOLATION"] > 10_000, "each access to a page in a hole exits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", DEATHS, ids=DEATHS.values())
 def test_tables_that_nobody_survives(images, number):
     native, nested = run_all_ways(images["holes"], kernel_args=str(number))
@@ -74,6 +76,7 @@ def test_tables_that_nobody_survives(images, number):
     assert nested["exits"]["EPT_VIOLATION"] and nested["exits"]["TRIPLE_FAULT"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["skylake", "nehalem", "zen"])
 def test_tables_in_firmware(images, profile):
     native, nested = run_all_ways(images["firmware"], profile=profile)

@@ -530,6 +530,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
+@pytest.mark.slow
 def test_a_thousand_machines_leave_nothing_behind(guest):
     mappings = lambda: len(open("/proc/self/maps").readlines())
 

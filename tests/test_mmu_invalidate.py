@@ -286,6 +286,7 @@ def test_geometries_that_cannot_be():
             MmuBench(4096, config)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), nested=st.booleans())
 def test_invalidated_edits_are_always_seen(seed, nested):

@@ -181,6 +181,7 @@ def test_every_single_ept_bit(ept_1g, maxphyaddr):
     compare(bench, bytearray(RAM), context_of(fields, size=RAM, ept_1g=bool(ept_1g)), 0x123, where, states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exec_only, ad", list(itertools.product((0, 1), (0, AD))))
 def test_guest_tables_and_pages_with_every_nested_right(exec_only, ad):
     """32-bit guest: nested rights of both tables and of the page x W, A, D of the guest's entries.
@@ -227,6 +228,7 @@ def random_nested_case(seed):
     return bench, context_of(fields, size=ram, exec_only=True), rng
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_random_two_dimensional_walks(seed):

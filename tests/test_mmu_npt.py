@@ -114,6 +114,7 @@ def test_every_single_bit(nxe, page1g, maxphyaddr):
     compare(bench, bytearray(RAM), context_of(fields, size=RAM, page1g=bool(page1g)), 0x123, where, states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ("32", "long"))
 def test_guest_tables_and_pages_with_every_nested_right(mode):
     """Nested rights of a guest's tables and of its page x A and D of the guest's entries.  A table that the nested
@@ -158,6 +159,7 @@ def random_case(seed):
     return bench, context_of(fields, size=ram), rng
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_random_two_dimensional_walks(seed):

@@ -77,12 +77,14 @@ def rights_states(most):
             if sum(r != full for r in combo) <= most]
 
 
+@pytest.mark.slow
 def test_long_mode_rights_at_every_level():
     """All 4,096 states x access x privilege."""
     got = sweep(LONG_AT, 8, rights_states(4), merged("long", {"cr0": WP, "cr4": SMEP | SMAP, "efer": NXE}, cr3=0x1000))
     assert {g[0] for g in got} == {0, 1}
 
 
+@pytest.mark.slow
 def test_long_mode_rights_under_every_control():
     """Up to two levels without a right x WP, SMEP, SMAP."""
     for more in controls("WP", "SMEP", "SMAP"):
@@ -134,6 +136,7 @@ def test_pae_pdpte_not_present():
           gva=0x40000123)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maxphyaddr", (32, 36, 40, 46))
 def test_32_bit_everything(maxphyaddr):
     """All combinations of P, W, U, A, D, PS of PDE and PTE, and address bits 39:32 of a 4 MB page."""

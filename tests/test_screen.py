@@ -150,6 +150,7 @@ def test_what_cannot_be(arguments, text):
     assert done.returncode == 2 and done.stderr.splitlines() == [f"pyx86v: {text}"]
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_linux_console_on_the_screen_and_the_keyboard(linux):
     """The kernel's VGA console, and a login at its keyboard: the shell on tty1 reads what is typed."""

@@ -43,6 +43,7 @@ def test_the_list_has_the_eighteen_names():
     assert not any(s.ROWS[s.NUMBER[name] - 1].traps for name in s.SEVENTEEN)
 
 
+@pytest.mark.slow
 def test_every_mnemonic_that_capstone_calls_privileged_is_in_the_table():
     """Capstone's group of privileged instructions, asked of each one- and two-byte opcode in 32- and 64-bit code."""
     seen = {}

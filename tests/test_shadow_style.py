@@ -19,6 +19,7 @@ NAMES = ("syscall", "in", "cr8wr", "call/ret", "pgfault", "divzero", "pte unchan
 CALIBRATED = {"native": {"in", "pgfault", "divzero"}, "vmx+shadow": {"in", "pgfault", "pte unchanged", "pte to not present", "pte to present"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", SHADOWED)
 def test_exits_follow_the_writes_to_tables(style):
     """Natively and under nested paging a write to a table is a store; here each one exits."""
@@ -35,6 +36,7 @@ def test_exits_follow_the_writes_to_tables(style):
     assert exits >= devices * 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", SHADOWED)
 @pytest.mark.parametrize("name", ["ptestorm", "aspace", "demand", "minikernel"])
 def test_tables_out_of_sync_and_back(name, style):

@@ -340,6 +340,7 @@ def run_on(path):
         print(stop.reason.value, flush=True)
 
 
+@pytest.mark.slow
 def test_snapshots_that_lie(tmp_path):
     """Whatever a file says: it is refused, or the machine runs to some end."""
     bases = []

@@ -65,6 +65,7 @@ def test_what_has_no_symbols_is_one_line_and_status_2(tmp_path, capsys, content)
     assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_a_kernel_whose_kallsyms_is_cut_or_changed():
     """Whatever the bytes are: names, or a BootError."""

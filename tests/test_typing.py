@@ -147,7 +147,6 @@ def counts(Machine m):
 '''
 
 
-@pytest.mark.slow
 def test_another_module_can_cimport_machine(finished, tmp_path):
     pytest.importorskip("Cython")
     import unicorn

@@ -53,6 +53,7 @@ def walk_cycles(counts):
     return sum(value for name, value in counts.items() if name.startswith("walk_") and name.endswith(" cycles")) / counts["misses"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["skylake", "nehalem"])
 def test_a_walk_in_two_dimensions_without_caches_takes_four_times_as_long(profiles, base):
     """On random reads of 16,384 pages (ROM tlbreach): 24 references for 4, of which most hit where few did."""

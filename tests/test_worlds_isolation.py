@@ -93,6 +93,7 @@ def escapes(machine):
                   if not (caches and (at & 0xFFFFFFFF) >> 26 == 0x3F)]     # under a tag of its own
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, phases=[Phase.generate])       # a smaller seed is no smaller case
 @given(seed=st.integers(0, 1 << 32), style=st.sampled_from(sorted(styles())), neighbour=st.sampled_from(sorted(styles())),
        profile=st.sampled_from(("skylake", "p4-672", "zen")), asids=st.sampled_from((None, 1, 2)), ept_page=st.sampled_from(("4K", "2M")))

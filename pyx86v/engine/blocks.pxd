@@ -124,17 +124,17 @@ cdef inline int cache_marks(Engine* e, BlockRecord* r, const Place* p, int n, co
     cdef InsnMark* m = &e.marks[r.first_mark]
     cdef BtInsn* insns = insns_of(bt_of(e), &e.ram, p.unit)
     cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)) - p.unit.code, end
-    cdef bint retires = p.part.flags & PART_RETIRES != 0 or \
-        r.size >= 2 and code[r.size - 2] == 0xcd and code[r.size - 1] == BT_INT_LOOKUP
+    cdef bint looks_up = r.size >= 2 and code[r.size - 2] == 0xcd and code[r.size - 1] == BT_INT_LOOKUP
     cdef int i, k = p.insn, kept = 0
     cdef uint32_t total = m[n - 1].units
     if p.part.kind == BT_CALLOUT:            # the monitor's step will count it
         return 0
     for i in range(n):
         end = start + m[i].end
-        if k >= p.unit.n_insns or insns[k].code_end != end:
-            if i < n - 1 or not retires or kept or p.part.kind == BT_COPIED:
-                continue
+        if k >= p.unit.n_insns or insns[k].kind == BT_CALLOUT:
+            break
+        if insns[k].code_end != end and not (looks_up and i == n - 1):
+            continue
         m[kept].end = m[i].end
         m[kept].units = m[i].units
         m[kept].flags = <uint16_t>((m[i].flags & (1 << MARK_SENSITIVE) - 1) | <uint16_t>insns[k].sensitive << MARK_SENSITIVE)

@@ -45,14 +45,17 @@ cdef inline bint cache_written(Engine* e) noexcept nogil:
     cdef Bt* b = bt_of(e)
     cdef uint64_t first = e.world.shadow.code_first, last = e.world.shadow.code_last, gfn
     cdef uint32_t* frame
-    cdef uint32_t number, n
+    cdef uint32_t number, n, writes, weight
     cdef Unit* u
-    cdef bint running = False
+    cdef bint running = False, wild
     e.world.shadow.code_writes = 0
     for gfn in range(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1):
         frame = frame_of(b, &e.ram, gfn)
         if frame is NULL:
             return running
+        writes = frame[1] & CODE_WRITES
+        wild = writes + DEADLY_WRITE >= MAX_CODE_WRITES
+        weight = 1
         number = frame[0]
         n = 0
         while number and n < MAX_UNITS:
@@ -60,13 +63,15 @@ cdef inline bint cache_written(Engine* e) noexcept nogil:
             u = unit_of(b, &e.ram, number)
             if u is NULL:
                 break
-            if not u.flags & UNIT_DEAD and ((frame[1] & CODE_WRITES) + 1 >= MAX_CODE_WRITES or unit_touches(u, first, last, gfn)):
+            if not u.flags & UNIT_DEAD and (wild or unit_touches(u, first, last, gfn)):
                 running |= in_cache(e) and e.current[0].pc - cache_base(e) - u.code < u.code_bytes
                 unit_kill(e, u)
+                weight = DEADLY_WRITE
             number = u.same_frame if u.gfn == gfn else u.same_frame2
-        frame[1] = (frame[1] & CODE_WRITES) + 1
-        if frame[1] >= MAX_CODE_WRITES:
+        frame[1] = writes + weight
+        if wild:
             frame[0] = 0
+            frame[1] = MAX_CODE_WRITES
             shadow_trace_code(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.hardware, gfn, False)
     return running
 

@@ -73,6 +73,8 @@ cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
         return
     p.unit = unit_at(b, &e.ram, offset)
     if p.unit is NULL:
+        p.unit = unit_of_stub(b, &e.ram, offset)
+    if p.unit is NULL:
         return
     at = <uint32_t>offset - p.unit.code
     p.dead = at == 0 and p.unit.flags & UNIT_DEAD != 0

@@ -38,7 +38,7 @@ from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
-from pyx86v.engine.parts cimport part_limits
+from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
 from pyx86v.engine.price cimport price_block, stretch_stays
 from pyx86v.engine.ring cimport *
@@ -226,6 +226,7 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
     cdef char* tb
     e.budget[0] += r.cost
     if r.flags & REC_NEW or r is &e.lost:
+        e.context = NULL
         tb = <char*>tcg_tb_lookup_x86_64((<void**>(<char*>e.uc + UC_TCG_CONTEXT))[0], ra)
         record_decode(e, r, (<uint64_t*>(tb + TB_PC))[0], (<uint16_t*>(tb + TB_SIZE))[0],
                       (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
@@ -523,7 +524,7 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     if portable:
         err = err or uc_hook_add(e.uc, &h, UC_HOOK_EDGE_GENERATED, <void*>on_edge, e, 1, 0)
     err = err or uc_ctl_exits_enable(e.uc)
-    err = err or uc_ctl_set_exits(e.uc, NULL, 0)
+    err = err or (parts_attach(e) if e.style.translates and not portable else uc_ctl_set_exits(e.uc, NULL, 0))
     if err:
         return err
     engine_attach(e)
@@ -634,6 +635,7 @@ cdef int run_until_stop(Engine* e, bint step) noexcept nogil:
     e.stopping = False
     e.vcpu.stop_reason = STOP_NONE
     e.fresh = e.portable
+    e.context = NULL
     e.resuming = RESUME_NOT
     if e.style.translates:
         bt_of(e).recheck = 1                 # somebody may have written tables or registers meanwhile

@@ -398,7 +398,7 @@ cdef inline bint cache_fill(Engine* e, gva_t va, int access, int mmu_idx, uintpt
         frame_fetched(e, t.hpa >> PAGE_SHIFT)
     else:
         prot = t.prot & (PROT_R | PROT_W)
-    page_set(e.cpu, page, t.hpa & ~<uint64_t>PAGE_MASK, prot, mmu_idx, PAGE_SIZE)
+    soft_set(e.env, page, t.hpa & ~<uint64_t>PAGE_MASK, <char*>e.ram.base, prot, mmu_idx, t.fresh and access != ACCESS_FETCH)
     return True
 
 cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx, bint probe, uintptr_t ra) noexcept nogil:

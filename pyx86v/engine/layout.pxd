@@ -87,6 +87,9 @@ cdef enum:                     # struct uc_struct
     UC_ADD_INLINE_HOOK = 0x190
     UC_CPU = 0x1b8
     UC_TCG_CONTEXT = 0x300
+    UC_EXITS = 0x798           # GTree* of addresses at which a run ends: the translator looks each instruction's up
+    TREE_COMPARE = 8           # int (const void *address, const void *node's, void *data)
+    TREE_DATA = 0x20
     HOOK_CALLBACK = 0x28       # struct hook
 
 cdef enum:                     # CPUState
@@ -220,7 +223,8 @@ cdef enum:                     # TranslationBlock
 cdef enum:                     # DisasContext, the translator's; who calls uc_struct.add_inline_hook has it beside the arguments
     DC_FROM_ARGS = -2          # in pointers
     DC_TB = 0                  # TranslationBlock*
-    DC_PC_FIRST = 8            # and pc_next behind it, then is_jmp and num_insns
+    DC_PC_FIRST = 8            # and pc_next behind it
+    DC_NUM_INSNS = 0x1c        # int
     DC_MAX_INSNS = 0x20        # int
     DC_CPL = 0x8c              # int
     DC_MEM_INDEX = 0xa0        # int

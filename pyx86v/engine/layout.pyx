@@ -209,6 +209,38 @@ cdef str check_context(uc_engine* uc, char* env):
     return None
 
 
+cdef int SEEN_INSNS = 0
+
+
+cdef int see_insn(const void* at, const void* exit, void* data) noexcept nogil:
+    global SEEN_INSNS
+    if data == <void*>&SEEN_INSNS:
+        SEEN_INSNS = SEEN_INSNS * 16 + <int>((<const uint64_t*>at)[0] - 0xffff)
+    return -1
+
+
+cdef str check_exits(uc_engine* uc):
+    """The same block with one exit elsewhere: the translator compares the block's address and those of its instructions with it."""
+    global SEEN_INSNS
+    cdef uint64_t exit = MARK
+    cdef char* tree
+    cdef uint64_t** node
+    if uc_ctl_exits_enable(uc) or uc_ctl_set_exits(uc, &exit, 1):
+        return "exits"
+    tree = (<char**>(<char*>uc + UC_EXITS))[0]
+    if not plausible(tree) or not plausible((<void**>tree)[0]):
+        return "uc_struct.ctl_exits"
+    node = (<uint64_t***>tree)[0]
+    if not plausible(node[0]) or node[0][0] != exit:
+        return "GTreeNode"
+    (<void**>(tree + TREE_COMPARE))[0] = <void*>see_insn
+    (<void**>(tree + TREE_DATA))[0] = <void*>&SEEN_INSNS
+    SEEN_INSNS = 0
+    uc_ctl_flush_tb(uc)
+    uc_emu_start(uc, 0x10000, 0, 0, 0)
+    return None if SEEN_INSNS == 0x11234 else f"the translator's look at exits ({SEEN_INSNS:#x})"
+
+
 def first_mismatch():
     """What of the private layout is not where it should be (str), or None."""
     cdef uc_engine* uc = NULL
@@ -224,7 +256,8 @@ def first_mismatch():
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
         return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
-                or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu))
+                or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu)
+                or check_exits(uc))
     finally:
         uc_close(uc)
 

@@ -1,44 +1,91 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translated code, part by part: what the engine translates at a time, and with whose rights (vmm/bt/state.pxd).
 
-The engine gives memory rights by block: the translator's context (DisasContext, on its stack while it calls the inline hook)
-holds the index of the soft TLB that all accesses of the block use, and how many instructions the block may have.  Parts that
-may touch the monitor's memory use an index that no code of the guest's kernel uses.
+The translator's context (DisasContext, on its stack while it calls the inline hook) holds the index of the soft TLB that an
+instruction's accesses use, and how many instructions the block may have.  Parts that may touch the monitor's memory use an
+index that no code of the guest's kernel uses.  The index changes in the middle of a block: the translator compares each
+instruction's address with those at which a run is to end, and the function that it compares with is `part_follow`.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.types cimport SUPERVISOR_SMAP
-from pyx86v.cost.block cimport InsnMark, block_decode
+from pyx86v.cost.block cimport InsnMark, MARK_CT, block_decode
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport *
+from pyx86v.engine.uc cimport uc_ctl_set_exits
 from pyx86v.mmu.memory cimport ram_pointer
 from pyx86v.vmm.bt.cache cimport *
 from pyx86v.vmm.bt.state cimport *
 
 cdef enum:
-    MOST_INSNS = 128         # of a block of translated code
+    MOST_INSNS = 256         # of a block of translated code
 
-cdef inline int part_insns(Engine* e, uint64_t pc, const Place* p) noexcept nogil:
-    """Instructions from `pc` to the end of its part."""
+cdef inline uint32_t block_room(const BtPart* part, const BtPart* last, uint32_t bytes) noexcept nogil:
+    """Offset in the unit's code at which a block that starts in `part` ends at the latest: RDTSC is a block of its own."""
+    if part.kind == BT_RDTSC:
+        return part[1].start if part < last else bytes
+    while part < last:
+        part += 1
+        if part.kind == BT_RDTSC:
+            return part.start
+    return bytes
+
+cdef inline int block_insns(Engine* e, uint64_t pc, const Place* p) noexcept nogil:
+    """Instructions of the block at `pc`."""
     cdef Bt* b = bt_of(e)
-    cdef BtPart* parts = parts_of(b, &e.ram, p.unit)
     cdef uint32_t at = <uint32_t>(pc - cache_base(e)) - p.unit.code
-    cdef uint32_t end = parts[p.number + 1].start if p.number + 1 < p.unit.n_parts else p.unit.code_bytes
+    cdef uint32_t end = block_room(e.part, e.last_part, p.unit.code_bytes)
     cdef const uint8_t* code = ram_pointer(&e.ram, b.code + p.unit.code + at, <uint64_t>(end - at) if end > at else 1)
     cdef InsnMark marks[MOST_INSNS]
+    cdef int n, i
     if code is NULL or end <= at:
         return 1
-    return block_decode(e.decoder, code, end - at, pc, env_bits(e.env), marks, MOST_INSNS)
+    n = block_decode(e.decoder, code, end - at, pc, env_bits(e.env), marks, MOST_INSNS)
+    for i in range(n):
+        if marks[i].flags & MARK_CT:
+            return i + 1
+    return n
 
 cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
     """The translator is at the start of a block of translated code, its context at `dc`."""
     cdef Place p
+    cdef uint64_t pc = (<uint64_t*>(dc + DC_PC_FIRST))[0]
     cdef int32_t* most = <int32_t*>(dc + DC_MAX_INSNS)
     cdef int n = 1
-    place_find(e, (<uint64_t*>(dc + DC_PC_FIRST))[0], &p)
+    place_find(e, pc, &p)
+    e.context = NULL
     if p.unit is not NULL and p.part is not NULL and not p.dead:
-        n = part_insns(e, (<uint64_t*>(dc + DC_PC_FIRST))[0], &p)
-        if p.part.flags & PART_MONITOR:
-            (<int32_t*>(dc + DC_MEM_INDEX))[0] = SUPERVISOR_SMAP
+        e.part = p.part
+        e.last_part = parts_of(bt_of(e), &e.ram, p.unit) + (p.unit.n_parts - 1)
+        n = block_insns(e, pc, &p)
+        e.guest_index = (<int32_t*>(dc + DC_MEM_INDEX))[0]
+        e.context_base = cache_base(e) + p.unit.code
+        e.context_tb = (<uint64_t*>(dc + DC_TB))[0]
+        e.context_first = pc
+        e.context = dc
     if n < most[0]:
         most[0] = n
+
+cdef inline int part_follow(const void* at, const void* exit, void* engine) noexcept nogil:
+    """The translator is at the instruction `at`, if it is still at the block that part_limits saw.  Not an exit."""
+    cdef Engine* e = <Engine*>engine
+    cdef uint64_t pc = (<const uint64_t*>at)[0]
+    cdef char* dc = e.context
+    if dc is NULL or (<uint64_t*>(dc + DC_TB))[0] != e.context_tb or (<uint64_t*>(dc + DC_PC_FIRST))[0] != e.context_first or \
+            (<uint64_t*>(dc + DC_PC_FIRST))[1] != pc or (<int32_t*>(dc + DC_NUM_INSNS))[0] == 0:
+        return -1
+    while e.part < e.last_part and e.part[1].start <= <uint32_t>(pc - e.context_base):
+        e.part += 1
+    (<int32_t*>(dc + DC_MEM_INDEX))[0] = SUPERVISOR_SMAP if e.part.flags & PART_MONITOR else e.guest_index
+    return -1
+
+cdef inline int parts_attach(Engine* e) noexcept nogil:
+    """Have the translator call part_follow.  0, or a uc_err."""
+    cdef uint64_t nowhere = 0    # one exit, or there would be nothing to compare; each run begins with fetching from all others
+    cdef char* tree
+    cdef int err = uc_ctl_set_exits(e.uc, &nowhere, 1)
+    if err == 0:
+        tree = (<char**>(<char*>e.uc + UC_EXITS))[0]
+        (<void**>(tree + TREE_COMPARE))[0] = <void*>part_follow
+        (<void**>(tree + TREE_DATA))[0] = <void*>e
+    return err

@@ -15,8 +15,8 @@ Invariants
    path, and so does the block after it.
 2. A record with its final price is in no need of the slow path; one without (REC_COUNT) takes it until it has one.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
 from pyx86v.arch.types cimport *
 from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_ENDS, MARK_PLAIN, MARK_REP, block_decode
 from pyx86v.cost.heat cimport *
@@ -58,12 +58,11 @@ cdef inline int plain_part(const InsnMark* m, int n, uint32_t room, bint* whole)
     whole[0] = n >= PLAIN_INSNS or (n > 0 and m[n - 1].end >= room)
     return n
 
-cdef inline int read_stretch(Engine* e, gva_t pc, uint8_t* code, InsnMark* m) noexcept nogil:
-    """The plain part of the stretch at `pc`, from memory: its bytes, marks with classes' prices, how many instructions."""
+cdef inline int stretch_marks(Engine* e, gva_t pc, const uint8_t* code, InsnMark* m) noexcept nogil:
+    """The plain part of the stretch at `pc` with these bytes: marks with classes' prices, how many instructions."""
     cdef uint32_t room = room_of(pc)
     cdef bint whole
     cdef int n
-    read_quiet(e, pc, code, room)
     n = plain_part(m, block_decode(e.decoder, code, room, pc, env_bits(e.env), m, PLAIN_INSNS + 1), room, &whole)
     price_marks(m, n)
     return n
@@ -139,6 +138,29 @@ cdef inline void classes_again(Engine* e, BlockRecord* r) noexcept nogil:
             price[i] = m[i].units - (m[i - 1].units if i else 0)
     set_prices(e, r, price, n)
 
+# A part's prices follow from its own instructions, the stretch's bytes and what Heat says of them: while that is so, nothing is to be done.
+
+cdef inline PricedRecord* known_of(Engine* e, const BlockRecord* r) noexcept nogil:
+    return &e.known[<uintptr_t>r // sizeof(BlockRecord) & (KNOWN_PRICES - 1)]
+
+cdef inline bint is_known(Engine* e, const BlockRecord* r, gva_t first, const uint8_t* code) noexcept nogil:
+    """Does the record have the prices of this part of the stretch at `first`?"""
+    cdef const PricedRecord* k = known_of(e, r)
+    cdef const HeatSlot* s = NULL
+    if k.record != r or k.first != first or (r.flags & REC_PRICED != 0) != (k.units != 0) or memcmp(k.code, code, room_of(first)) != 0:
+        return False
+    if k.key:
+        s = heat_find(e.heat, k.key, False)
+    return k.units == (s.units if s is not NULL else 0)
+
+cdef inline void known_note(Engine* e, const BlockRecord* r, gva_t first, const uint8_t* code, uint64_t key, uint32_t units) noexcept nogil:
+    cdef PricedRecord* k = known_of(e, r)
+    k.record = r
+    k.first = first
+    k.key = key
+    k.units = units
+    memcpy(k.code, code, room_of(first))
+
 cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
     """`r` begins a stretch and is about to run: count it, and give it the model's price once there is one."""
     cdef uint8_t buffer[PLAIN_BYTES]
@@ -155,7 +177,10 @@ cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
         r.flags |= REC_COUNT
     if r.flags & REC_PART:
         code = buffer
-        n = read_stretch(e, r.pc, buffer, marks)
+        read_quiet(e, r.pc, buffer, room_of(r.pc))
+        if r.flags & REC_PRICED and is_known(e, r, r.pc, buffer):
+            return
+        n = stretch_marks(e, r.pc, buffer, marks)
         m = marks
         r.slot = 0
         classes_again(e, r)
@@ -177,6 +202,8 @@ cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
         spread(m, n, units, price)
         r.flags = (r.flags | REC_PRICED) & <uint16_t>~REC_COUNT
         set_prices(e, r, price, n if n < r.count else r.count)
+        if r.flags & REC_PART:
+            known_note(e, r, r.pc, code, e.heat.slot[r.slot - 1].key, units)
     set_cost(e, r)
 
 cdef inline void price_rest(Engine* e, BlockRecord* r) noexcept nogil:
@@ -189,12 +216,20 @@ cdef inline void price_rest(Engine* e, BlockRecord* r) noexcept nogil:
     cdef gva_t lead = e.vcpu.lead - 1
     cdef uint64_t at = r.pc - lead, start
     cdef HeatSlot* s = NULL
-    cdef int i, j = 0, n
+    cdef int i, j = 0, n = 0
+    cdef uint64_t key = 0
+    if at < PLAIN_BYTES:
+        read_quiet(e, lead, code, room_of(lead))
+        if r.flags & REC_CONTINUES and is_known(e, r, lead, code):
+            return
+        n = stretch_marks(e, lead, code, marks)
     classes_again(e, r)
     r.flags |= REC_CONTINUES
-    n = read_stretch(e, lead, code, marks) if at < PLAIN_BYTES else 0
     if n and at < marks[n - 1].end:
-        s = heat_find(e.heat, code_key(code, marks[n - 1].end, env_bits(e.env)), False)
+        key = code_key(code, marks[n - 1].end, env_bits(e.env))
+        s = heat_find(e.heat, key, False)
+    if at < PLAIN_BYTES:
+        known_note(e, r, lead, code, key, s.units if s is not NULL else 0)
     if s is not NULL and s.units:
         spread(marks, n, s.units, there)
         for i in range(r.count):

@@ -9,7 +9,7 @@ from pyx86v.arch.cpu cimport Cpu
 from pyx86v.arch.sensitive cimport MAX_SENSITIVE
 from pyx86v.arch.types cimport hpa_t
 from pyx86v.cost.block cimport Decoder, InsnMark
-from pyx86v.cost.heat cimport Heat
+from pyx86v.cost.heat cimport PLAIN_BYTES, Heat
 from pyx86v.devices.platform cimport Platform, Sinks
 from pyx86v.cost.ledger cimport Ledger
 from pyx86v.cost.predictor cimport Predictor
@@ -18,7 +18,7 @@ from pyx86v.mmu.memory cimport Ram, Window
 from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.mmu.state cimport Evicted
-from pyx86v.vmm.bt.state cimport BtTranslator
+from pyx86v.vmm.bt.state cimport BtPart, BtTranslator
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -70,7 +70,15 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
 
+ctypedef struct PricedRecord:    # a record that is a part of a stretch (price.pxd), and what its prices come from
+    const BlockRecord* record
+    uint64_t first           # linear address at which the stretch begins
+    uint64_t key             # of its plain part in Heat; 0: there is none
+    uint32_t units           # that Heat had
+    uint8_t code[PLAIN_BYTES]
+
 cdef enum:
+    KNOWN_PRICES = 64        # a power of two
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
     RECORD_HASH = 1 << 16    # more than a page
@@ -160,6 +168,7 @@ ctypedef struct Engine:
     Ram ram
     Decoder* decoder
     Heat* heat           # NULL: the profile has no block model
+    PricedRecord known[KNOWN_PRICES]     # by record
     uint64_t running_lead    # Vcpu.lead as it was when the running block was booked, if that took the slow path
     void* record_memory  # what was allocated for
     BlockRecord* records # these, each in one line of the host's cache
@@ -177,6 +186,13 @@ ctypedef struct Engine:
     uint8_t* page_state      # by host frame
     uint8_t* page_flips
     BtTranslator* translator # of a style that translates,
+    char* context        # parts.pxd: the translator's while it is at a block of translated code, else NULL;
+    uint64_t context_tb  # what it was at first,
+    uint64_t context_first
+    uint64_t context_base    # linear address of the unit's code,
+    BtPart* part         # where it is in the unit,
+    BtPart* last_part
+    int32_t guest_index  # and the soft TLB that the guest's own accesses use
     bint redo            # and the instruction that runs overwrites its own unit: the monitor is to carry it out
     uint64_t open_pages[MAX_OPEN_PAGES]      # mapped for the supervisor while EFLAGS.AC lets it see the user's (SMAP),
     int open_count       # so many; beyond, all are dropped

@@ -18,6 +18,7 @@ from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.budget cimport grant, settle
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.cache_kill cimport *
+from pyx86v.engine.cache_link cimport *
 from pyx86v.engine.fill cimport noncanonical
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
@@ -31,7 +32,6 @@ from pyx86v.mmu.shadow_code cimport shadow_trace_code
 from pyx86v.mmu.state cimport DROP_NOTHING
 from pyx86v.mmu.walk cimport GuestPage
 from pyx86v.vmm.bt.cache cimport *
-from pyx86v.vmm.bt.translate cimport bt_translate
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.trap.kinds cimport *
 
@@ -102,15 +102,17 @@ cdef inline void stops_note(Engine* e, BtMode* m, uint64_t pc, uint64_t eip) noe
             m.stop_before[m.n_stop_before] = eip + (e.breakpoints[i] - pc)
             m.n_stop_before += 1
 
-cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fault* f) noexcept nogil:
-    """Translate the guest's code at `eip`.  NULL: `f`, or the monitor is to run one instruction (f.vector -1)."""
+cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, uint32_t cut, Fault* f) noexcept nogil:
+    """Translate the guest's code at `eip`.  NULL: `f`, or the monitor is to run one instruction (f.vector -1).
+
+    cut    0, or where in the code area it would best lie (cut_of)
+    """
     cdef Bt* b = bt_of(e)
     cdef uint64_t pc = cache_pc(e, eip), offset = pc & PAGE_MASK, gfn, gfn2
     cdef uint8_t code[2 * 16 * BT_INSNS]
     cdef BtUnit t
     cdef Unit* u
-    cdef uint32_t at
-    cdef uint8_t* out
+    cdef uint32_t at = 0
     cdef uint64_t n = min(<uint64_t>sizeof(code), PAGE_SIZE - offset)
     cdef int got, flags = 0
     f.vector = -1
@@ -118,29 +120,28 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
         return NULL
     if not unit_room(b) or not space_rely(b, &e.ram, &e.vcpu.paging, pc):
         forget_translations(e)
+        cut = 0
         space_choose(b, &e.ram, &e.vcpu.paging)
         space_rely(b, &e.ram, &e.vcpu.paging, pc)
     gfn2 = gfn
     memcpy(code, frame_bytes(e, gfn) + offset, n)
     if frame_is_wild(e, gfn):
         flags = UNIT_CHECKED
+        cut = 0
     stops_note(e, m, pc, eip)
     hot_note(b, m, eip)
-    at = code_place(b, BT_MAX_CODE)
-    out = ram_pointer(&e.ram, b.code + at, BT_MAX_CODE)
-    if out is NULL:
-        return NULL
     if flags & UNIT_CHECKED:
         n = whole_insn(e, code, n, pc)       # one instruction
-    got = bt_translate(e.translator, code, <int>n, eip, m, cache_base_of(m) + at, out, BT_MAX_CODE, &t)
+    got = unit_write(e, code, n, eip, m, cut, &at, &t)
     if got == 0:                             # it goes on in the next page
         if code_page(e, (pc | PAGE_MASK) + 1 if m.bits == 64 else ((pc | PAGE_MASK) + 1) & 0xffffffffULL, &gfn2, f) == XLAT_PAGE_FAULT or gfn2 == NO_GFN:
             return NULL
         space_rely(b, &e.ram, &e.vcpu.paging, (pc | PAGE_MASK) + 1)
         memcpy(code + n, frame_bytes(e, gfn2), 16)
-        got = bt_translate(e.translator, code, <int>n + 15, eip, m, cache_base_of(m) + at, out, BT_MAX_CODE, &t)
         if frame_is_wild(e, gfn2):
             flags = UNIT_CHECKED
+            cut = 0
+        got = unit_write(e, code, n + 15, eip, m, cut, &at, &t)
     if got <= 0:
         return NULL
     charge_units(e.ledger, TRANSLATION, e.ledger.price[<int>BT_TRANSLATE] * t.n_insns)
@@ -149,15 +150,13 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, Fa
     u = unit_add(b, &e.ram, &t, pc, eip, key, at, code, gfn, gfn2, flags)
     if u is NULL:
         return NULL
+    exits_settle(e, u)
     frame_rely(e, gfn)
     if gfn2 != gfn:
         frame_rely(e, gfn2)
     if not flags & UNIT_CHECKED and t.n_insns and insns_of(b, &e.ram, u)[0].kind != BT_CALLOUT:
         lookup_publish(b, &e.ram, eip, cache_base_of(m) + at)
     return u
-
-cdef inline uint64_t cache_base_of(const BtMode* m) noexcept nogil:
-    return BT_BASE_64 if m.bits == 64 else BT_BASE_32
 
 cdef inline uint64_t whole_insn(Engine* e, const uint8_t* code, uint64_t n, uint64_t pc) noexcept nogil:
     """Bytes of the first instruction, at most n; 15 when it is none."""
@@ -167,36 +166,11 @@ cdef inline uint64_t whole_insn(Engine* e, const uint8_t* code, uint64_t n, uint
 
 # Going on --------------------------------------------------------------------------------------------------
 
-cdef inline void jump_patch(Engine* e, uint64_t at, uint64_t target) noexcept nogil:
-    """Write the rel32 at this offset of the code area."""
-    cdef Bt* b = bt_of(e)
-    cdef uint8_t* p = ram_pointer(&e.ram, b.code + at, 4)
-    cdef uint32_t rel = <uint32_t>(target - at - 4)
-    if p is NULL or at + 4 > BT_CACHE_BYTES:
-        return
-    memcpy(p, &rel, 4)
-    cache_patched(e, at, 4)
-
-cdef inline void chain(Engine* e, uint32_t from_unit, int exit, Unit* to, uint64_t generation) noexcept nogil:
-    """The exit of the unit, or its start when it is dead (exit -1), leads to `to` from here on."""
-    cdef Bt* b = bt_of(e)
-    cdef Unit* u = unit_of(b, &e.ram, from_unit)
-    cdef uint8_t* code
-    if u is NULL or to.flags & UNIT_CHECKED or u.space != to.space or generation != b.count.generations:
-        return
-    if exit >= 0 and not u.flags & UNIT_DEAD:
-        jump_patch(e, u.code + exits_of(b, &e.ram, u)[exit].at, to.code)
-        b.count.chains += 1
-    elif exit < 0 and u.code_bytes >= 5 and u.flags & UNIT_DEAD:
-        code = ram_pointer(&e.ram, b.code + u.code, 5)
-        code[0] = 0xe9
-        jump_patch(e, u.code + 1, to.code)
-
 cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, Fault* f) noexcept nogil:
     """The guest's kernel goes on at RIP (virtual state): by its translation, which is made now if there is none."""
     cdef Bt* b = bt_of(e)
     cdef BtMode m
-    cdef uint32_t key = cache_mode(e, &m)
+    cdef uint32_t key = cache_mode(e, &m), cut = 0
     cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0], generation = b.count.generations
     cdef Unit* u
     cdef Insn d
@@ -216,7 +190,8 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
         if u.flags & UNIT_DEAD:
             u = NULL
     if u is NULL:
-        u = unit_make(e, eip, &m, key, f)
+        cut = cut_of(e, from_unit, exit, key)
+        u = unit_make(e, eip, &m, key, cut, f)
         if u is NULL and f.vector >= 0:
             return CACHE_FAULT
         if u is NULL:                        # it runs from where there is no memory
@@ -226,7 +201,9 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
             return CACHE_DONE
     elif publish and not u.flags & UNIT_CHECKED:
         lookup_publish(b, &e.ram, eip, cache_base_of(&m) + u.code)
-    if from_unit and exit >= -1:
+    if cut and u.code == cut:
+        cut_done(e, from_unit, exit, u)
+    elif from_unit and exit >= -1:
         chain(e, from_unit, exit, u, generation)
     to_real(e)
     return CACHE_DONE

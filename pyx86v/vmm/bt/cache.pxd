@@ -40,14 +40,18 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 32               # root entries of a space
     MAX_LINKS = 4096             # entries below them
-    DISPATCH_BYTES = 16          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
-    MAX_CODE_WRITES = 16         # to one frame, until it is no longer traced
+    CODE_LINE = 64               # units begin so: the engine's jump cache then has a place for each of a page's
+    STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
+    NO_STUB = 0xffff             # BtExit.stub: the exit is chained for good
+    DISPATCH_BYTES = 64          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
+    MAX_CODE_WRITES = 512        # to one frame, until it is no longer traced; those that
+    DEADLY_WRITE = 32            # meet a translation count for so many
     HOT = 512
     HOT_TRAPS = 4                # of an instruction, until it becomes a call-out (Adams and Agesen, section 4)
     HOT_IDLE = 64                # call-outs in a row that wrote no table, until it runs in the cache again
     CALM_ENTRIES = 128           # into its unchanged code, until it is traced again
-    CODE_WRITES = 0xff           # a frame's second number: writes, and entries above
-    CODE_ENTRY = 0x100
+    CODE_WRITES = 0xfff          # a frame's second number: writes, and entries above
+    CODE_ENTRY = 0x1000
     LARGE = 2 << 20
 
 cdef enum UnitFlags:
@@ -128,7 +132,7 @@ ctypedef struct Bt:          # saved
     uint32_t bits            # of the code that the table of targets is for
     uint64_t clock
     uint32_t adaptive        # instructions that trap often become call-outs
-    uint32_t pad
+    uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none
     PagingContext context    # maps the monitor's region
     Hot hot[HOT]             # by eip
     BtCounters count
@@ -233,6 +237,7 @@ cdef inline void bt_forget(Bt* b, const Ram* ram) noexcept nogil:
     b.n_units = b.pool_used = b.space = 0
     b.code_used = DISPATCH_BYTES
     b.recheck = 1
+    b.stubs = 0
     b.count.generations += 1
     if meta is NULL:
         return
@@ -270,31 +275,31 @@ cdef inline int bt_start(Bt* b, const Ram* ram, const Window* guest, hpa_t at, u
 
 # The table of indirect targets, which translated code reads -------------------------------------------
 
+cdef inline void table_put(Bt* b, char* table, uint64_t i, uint64_t key, uint64_t value) noexcept nogil:
+    if b.bits == 64:
+        (<uint64_t*>table)[2 * i] = key
+        (<uint64_t*>table)[2 * i + 1] = value
+    else:
+        (<uint32_t*>table)[2 * i] = <uint32_t>key
+        (<uint32_t*>table)[2 * i + 1] = <uint32_t>value
+
+cdef inline char* table_of(const Bt* b, const Ram* ram) noexcept nogil:
+    return <char*>ram_pointer(ram, b.data + (BT_TABLE - BT_DATA), <uint64_t>BT_TARGETS * 16)
+
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
-    """No place matches any target.  Outside 64-bit mode the entries have 4 bytes."""
+    """No place matches any target.  Outside 64-bit mode the words have 4 bytes."""
     cdef uint32_t i
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    if keys is NULL:
+    cdef char* table = table_of(b, ram)
+    if table is NULL:
         return
     for i in range(BT_TARGETS):
-        if b.bits == 64:
-            keys[i] = bt_empty_key(i)
-        else:
-            (<uint32_t*>keys)[i] = <uint32_t>bt_empty_key(i)
+        table_put(b, table, i, bt_empty_key(i), 0)
 
 cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
     """Translated code finds the translation of `target` at `code` (linear) by itself."""
-    cdef uint64_t i = target & (BT_TARGETS - 1)
-    cdef uint64_t* keys = <uint64_t*>ram_pointer(ram, b.data + (BT_KEYS - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    cdef uint64_t* values = <uint64_t*>ram_pointer(ram, b.data + (BT_VALUES - BT_DATA), <uint64_t>BT_TARGETS * 8)
-    if keys is NULL or values is NULL:
-        return
-    if b.bits == 64:
-        keys[i] = 0 - target
-        values[i] = code
-    else:
-        (<uint32_t*>keys)[i] = <uint32_t>(0 - target)
-        (<uint32_t*>values)[i] = <uint32_t>code
+    cdef char* table = table_of(b, ram)
+    if table is not NULL:
+        table_put(b, table, target & (BT_TARGETS - 1), 0 - target, code)
 
 # Spaces ----------------------------------------------------------------------------------------------
 
@@ -531,15 +536,28 @@ cdef inline Unit* unit_at(const Bt* b, const Ram* ram, uint64_t offset) noexcept
     u = unit_of(b, ram, lo)
     return u if u is not NULL and u.code <= offset < <uint64_t>u.code + u.code_bytes else NULL
 
+cdef inline Unit* unit_of_stub(const Bt* b, const Ram* ram, uint64_t offset) noexcept nogil:
+    """The unit one of whose exits' stubs lies at the end of a page, or NULL: INT, and the unit's number behind it."""
+    cdef const uint8_t* p = ram_pointer(ram, b.code + offset, STUB_BYTES) if offset <= BT_CACHE_BYTES - STUB_BYTES else NULL
+    cdef Unit* u
+    cdef BtExit* exits
+    cdef uint32_t number
+    cdef int i
+    if p is NULL or p[0] != 0xcd or p[1] != BT_INT_EXIT:
+        return NULL
+    memcpy(&number, p + 2, 4)
+    u = unit_of(b, ram, number)
+    exits = exits_of(b, ram, u) if u is not NULL else NULL
+    if exits is NULL:
+        return NULL
+    for i in range(u.n_exits):
+        if exits[i].stub != NO_STUB and u.code + exits[i].stub == offset:
+            return u
+    return NULL
+
 cdef inline bint unit_room(const Bt* b) noexcept nogil:
     """Is there room for one more unit of any size?"""
     return b.n_units < MAX_UNITS and b.code_used + 2 * PAGE_SIZE <= BT_CACHE_BYTES and b.pool_used + 4096 <= POOL_BYTES
-
-cdef inline uint32_t code_place(const Bt* b, uint32_t bytes) noexcept nogil:
-    """Where a unit of up to so many bytes begins: none crosses a page."""
-    if (b.code_used & PAGE_MASK) + bytes > PAGE_SIZE:
-        return (b.code_used + PAGE_MASK) & ~<uint32_t>PAGE_MASK
-    return b.code_used
 
 cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uint64_t eip, uint32_t mode, uint32_t code,
                            const uint8_t* guest, uint64_t gfn, uint64_t gfn2, int flags) noexcept nogil:
@@ -574,7 +592,7 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
     memcpy(insns_of(b, ram, u), t.insns, t.n_insns * sizeof(BtInsn))
     memcpy(guest_of(b, ram, u), guest, t.guest_length)
     b.pool_used += (<uint32_t>pool_bytes(u) + 7) & ~<uint32_t>7
-    b.code_used = code + t.length
+    b.code_used = (code + t.length + CODE_LINE - 1) & ~<uint32_t>(CODE_LINE - 1)
     u.next = head[0]
     head[0] = b.n_units
     frame = frame_of(b, ram, gfn)

@@ -3,8 +3,8 @@
 
    B                  translation cache, up to BT_CACHE_BYTES
    B + BT_DATA        cells, one page; each is 8 bytes, of which 32-bit code uses the lower 4
-   B + BT_KEYS        table of targets: minus the guest's instruction pointer, by its low 16 bits
-   B + BT_VALUES      where its translation lies (linear)
+   B + BT_TABLE       table of targets, by the low 14 bits of the guest's instruction pointer: minus all of it, and behind
+                      that where its translation lies (linear)
 
 In 64-bit mode code reaches it by a sign-extended 32-bit displacement, otherwise through GS, which is flat and the monitor's then.
 """
@@ -21,10 +21,9 @@ cdef extern from *:
 cdef enum:
     BT_CACHE_BYTES = 0x1000000
     BT_DATA = 0x2000000
-    BT_TARGETS = 0x10000     # entries of the table of targets
-    BT_KEYS = 0x2010000      # 8 bytes each, 4 outside 64-bit mode
-    BT_VALUES = 0x2090000
-    BT_DATA_BYTES = 0x110000 # from BT_DATA on
+    BT_TARGETS = 0x4000      # entries of the table of targets: two words each.  So few that the engine's soft TLB holds its pages
+    BT_TABLE = 0x2010000
+    BT_DATA_BYTES = 0x50000  # from BT_DATA on
 
 cdef enum:                   # offsets in the page of cells
     CELL_IF = 0x00           # FL_IF or 0: the guest's
@@ -44,6 +43,7 @@ cdef enum:                   # offsets in the page of cells
     CELL_WORK = 0x70         # 16 bytes of scratch; the upper 8 stay 0
     CELL_SMALL = 0x80        # scratch
     CELL_IMAGE = 0x90        # POPF's image; PUSHF's lies below it
+    CELL_INDEX = 0xa0        # 4 times the target, cut to 16 bits
     CELL_ODD = 0x100         # 256 bytes: is this a byte 1 of an EFLAGS image that POPF calls out for?
     CELL_ODD_SMAP = 0x200    # 256 bytes: byte 2, with SMAP
     CELL_ODD_PLAIN = 0x300   # 256 bytes: byte 2, without

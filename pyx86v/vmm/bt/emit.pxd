@@ -169,6 +169,12 @@ cdef inline void add_constant(Emitter* e, int to, int base, int index, int32_t v
     bytes2(e, 0x80 | to << 3 | 4, index << 3 | base)
     dword(e, <uint32_t>value)
 
+cdef inline void shifted(Emitter* e, int to, int index, int left) noexcept nogil:
+    """LEA r32, [index << left]."""
+    bytes2(e, 0x8d, to << 3 | 4)
+    byte(e, left << 6 | index << 3 | 5)
+    dword(e, 0)
+
 cdef inline void stack_to_cell(Emitter* e, int cell) noexcept nogil:
     """MOV word SP, address of the cell."""
     word_prefix(e)

@@ -10,8 +10,8 @@ from pyx86v.arch.regs cimport *
 from pyx86v.vmm.bt.source cimport *
 
 cdef enum:
-    TARGET_SCALE_64 = 3      # log2 of the bytes of an entry in the table of targets
-    TARGET_SCALE_32 = 2
+    TARGET_SCALE_64 = 2      # log2 of the bytes of an entry in the table of targets, by 4
+    TARGET_SCALE_32 = 1
 
 cdef inline bint callout(Emitter* e) noexcept nogil:
     part(e, BT_CALLOUT, PART_FIRST, 0)
@@ -83,9 +83,10 @@ cdef inline bint expand_call(Emitter* e, const Source* s) noexcept nogil:
     jump_out(e, branch_target(s), EXIT_TRANSFER)
     return True
 
-cdef inline void table_load(Emitter* e, uint32_t table) noexcept nogil:
-    """MOV word RDX, [table + RDX]."""
-    monitor_operand(e, True, 0x8b, RDX, e.cells - BT_DATA + table, RDX, TARGET_SCALE_64 if e.wide else TARGET_SCALE_32)
+cdef inline void table_load(Emitter* e, int word) noexcept nogil:
+    """MOV word RDX, the key (0) or value (1) of the entry at RDX."""
+    monitor_operand(e, True, 0x8b, RDX, e.cells - BT_DATA + BT_TABLE + <uint32_t>(word * (8 if e.wide else 4)), RDX,
+                    TARGET_SCALE_64 if e.wide else TARGET_SCALE_32)
 
 cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
     """RCX, whose guest's value lies in its cell, is where the guest goes.  Within a MONITOR part.
@@ -95,9 +96,11 @@ cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
     cdef int hit
     store(e, CELL_TARGET, RCX)
     store(e, CELL_RDX, RDX)
-    bytes2(e, 0x0f, 0xb7)                                # MOVZX EDX, CX
-    byte(e, 0xc0 | RDX << 3 | RCX)
-    table_load(e, BT_KEYS)
+    shifted(e, RDX, RCX, 2)
+    bytes2(e, 0x0f, 0xb7)                                # MOVZX EDX, DX
+    byte(e, 0xc0 | RDX << 3 | RDX)
+    store_dword(e, CELL_INDEX, RDX)
+    table_load(e, 0)
     add_registers(e, RCX, RCX, RDX)
     hit = forward(e, 0xe3)                               # JRCXZ, JECXZ
     part(e, kind, PART_MONITOR, 0)
@@ -106,8 +109,8 @@ cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
     interrupt(e, BT_INT_LOOKUP)
     here(e, hit)
     part(e, kind, PART_MONITOR | PART_RETIRES, 0)
-    monitor_operand(e, False, 0x0fb7, RDX, e.cells + CELL_TARGET, -1, 0)       # MOVZX EDX, word [target]
-    table_load(e, BT_VALUES)
+    monitor_operand(e, False, 0x8b, RDX, e.cells + CELL_INDEX, -1, 0)
+    table_load(e, 1)
     store(e, CELL_JUMP, RDX)
     load(e, RDX, CELL_RDX)
     load(e, RCX, CELL_RCX)
@@ -292,9 +295,7 @@ cdef inline bint expand_cr8_write(Emitter* e, int reg) noexcept nogil:
 
 cdef inline void scale_rdx(Emitter* e) noexcept nogil:
     """RDX times 16: LEA EDX, [RDX * 8]; LEA EDX, [RDX + RDX]."""
-    bytes2(e, 0x8d, RDX << 3 | 4)
-    byte(e, 3 << 6 | RDX << 3 | 5)
-    dword(e, 0)
+    shifted(e, RDX, RDX, 3)
     add_registers(e, RDX, RDX, RDX)
 
 cdef inline bint expand_swapgs(Emitter* e) noexcept nogil:

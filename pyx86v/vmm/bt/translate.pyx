@@ -490,7 +490,7 @@ CALLOUTS = ("", "sensitive", "unknown", "encoding", "segment", "stack", "adaptiv
 ENDS = ("plain", "transfer", "callout", "window", "shadow")
 CELLS = {"if": CELL_IF, "iopl": CELL_IOPL, "cr0": CELL_CR0, "cr2": CELL_CR2, "cr3": CELL_CR3, "cr4": CELL_CR4, "cr8": CELL_CR8,
          "cr8_hold": CELL_CR8_HOLD, "gs_other": CELL_GS_OTHER, "target": CELL_TARGET, "rcx": CELL_RCX, "rdx": CELL_RDX, "rsp": CELL_RSP}
-LAYOUT = {"base32": BT_BASE_32, "base64": BT_BASE_64, "data": BT_DATA, "keys": BT_KEYS, "values": BT_VALUES, "targets": BT_TARGETS}
+LAYOUT = {"base32": BT_BASE_32, "base64": BT_BASE_64, "data": BT_DATA, "table": BT_TABLE, "targets": BT_TARGETS}
 
 
 def empty_key(index):
