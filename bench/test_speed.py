@@ -24,6 +24,7 @@ from pyx86v.report.blocks import read_blocks
 from subjects import EVENTS, PAGED, QEMU, ROUNDS, compute_roms, micro, qemu_linux, rom
 
 TURNS = int(os.environ.get("PYX86V_BENCH_TURNS", 5))
+SHORT = 3 * TURNS               # of what takes milliseconds, which a busy moment spoils
 HOOKED = 200_000                # instructions that the Python hook counts
 RATIO = {"inline": ("at least", 0.8), "portable": ("at least", 0.55)}
 EXITS = {"paged cpuid": ("vmx+ept", "vmx+shadow", "svm+npt", "svm+shadow"), "paged cli": ("trap+shadow",),
@@ -117,7 +118,7 @@ def test_event(benchmark, event, style):
         empty.run()
         return time.thread_time() - start
 
-    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other)
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other, SHORT)
     assert ours.instructions >= 3 * ROUNDS
     note(benchmark, "events", f"{event}, {style}", (min(mine) - min(theirs)) * 1e9 / ROUNDS, "ns", exits=sum(e["count"] for e in ours.exits.values()))
 
@@ -133,7 +134,7 @@ def test_exit(benchmark, event, style):
         return time.thread_time() - start
 
     exits = []
-    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other)
+    ours, mine, theirs = in_turns(benchmark, lambda: machine(micro(event), style), other, SHORT)
     count = sum(kind["count"] for kind in ours.exits.values()) - exits[0]
     assert count >= ROUNDS
     walks = ours.walks["count"] / ROUNDS
@@ -158,7 +159,7 @@ def test_switch_of_worlds(benchmark, style):
         return time.thread_time() - start
 
     misses = []
-    ours, mine, theirs = in_turns(benchmark, lambda: two(SLICE), other)
+    ours, mine, theirs = in_turns(benchmark, lambda: two(SLICE), other, SHORT)
     switches = ours._worlds()["switches"]
     assert switches > 5000
     note(benchmark, "a switch of worlds", style, (min(mine) - min(theirs)) * 1e9 / switches, "ns", ("at most", 1000), switches=switches,
@@ -200,7 +201,7 @@ def least_mean(rounds):
 @pytest.mark.parametrize("name, most, times", [("at first sight", 2, first_times), ("by the model", 20, model_times)])
 def test_block_price(benchmark, name, most, times):
     rounds = []
-    benchmark.pedantic(lambda: rounds.append(times()), rounds=TURNS)
+    benchmark.pedantic(lambda: rounds.append(times()), rounds=SHORT)
     note(benchmark, "block prices", name, least_mean(rounds) * 1e6, "microseconds a block", ("at most", most),
          worst=max(min(each) for each in zip(*rounds)) * 1e6, blocks=len(rounds[0]))
 

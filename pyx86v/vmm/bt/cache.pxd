@@ -38,7 +38,7 @@ cdef enum:
     POOL_BYTES = 24 << 20
     HEADS = 1 << 16
     MAX_SPACES = 8
-    MAX_ROOTS = 32               # root entries of a space
+    MAX_ROOTS = 64               # root entries of a space
     MAX_LINKS = 4096             # entries below them
     CODE_LINE = 64               # units begin so: the engine's jump cache then has a place for each of a page's
     STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
@@ -313,9 +313,12 @@ cdef inline uint64_t table_entry(const Ram* ram, hpa_t at, bint narrow) noexcept
     return e
 
 cdef inline uint64_t root_entry(const Ram* ram, const PagingContext* p, uint32_t index) noexcept nogil:
-    """The entry of the root table, or the PDPTE register, that leads to the addresses with this index."""
+    """The entry that leads to the addresses with this index: of the root table, or with PAE of the four page directories, which
+    differ from process to process although they hold the same kernel."""
     if p.mode == PAGING_PAE:
-        return p.pdpte[index & 3]
+        if not p.pdpte[index >> 9 & 3] & PTE_P:
+            return 0
+        return table_entry(ram, window_hpa(&p.window, (p.pdpte[index >> 9 & 3] & FRAME_MASK) + (index & 511) * 8), False)
     if p.mode == PAGING_LONG:
         return table_entry(ram, window_hpa(&p.window, (p.cr3 & FRAME_MASK) + (index & 511) * 8), False)
     if p.mode == PAGING_32:
@@ -323,10 +326,7 @@ cdef inline uint64_t root_entry(const Ram* ram, const PagingContext* p, uint32_t
     return 0
 
 cdef inline uint32_t root_index(const PagingContext* p, gva_t pc) noexcept nogil:
-    return <uint32_t>(pc >> 39 & 511 if p.mode == PAGING_LONG else pc >> 30 & 3 if p.mode == PAGING_PAE else pc >> 22 & 1023)
-
-cdef inline uint64_t masked(uint64_t e, const PagingContext* p) noexcept nogil:
-    return e & LINK_MASK & ~<uint64_t>(PTE_A if p.mode == PAGING_PAE else 0)
+    return <uint32_t>(pc >> 39 & 511 if p.mode == PAGING_LONG else pc >> 21 & 2047 if p.mode == PAGING_PAE else pc >> 22 & 1023)
 
 cdef inline bint space_fits(const Ram* ram, const Space* s, const PagingContext* p) noexcept nogil:
     """Are the root entries of the space those of the current root?"""
@@ -334,7 +334,7 @@ cdef inline bint space_fits(const Ram* ram, const Space* s, const PagingContext*
     if s.mode != p.mode:
         return s.n_roots == 0
     for i in range(min(s.n_roots, <uint32_t>MAX_ROOTS)):
-        if masked(root_entry(ram, p, s.root[i]), p) != s.value[i]:
+        if root_entry(ram, p, s.root[i]) & LINK_MASK != s.value[i]:
             return False
     return True
 
@@ -424,7 +424,7 @@ cdef inline bint space_rely(Bt* b, const Ram* ram, const PagingContext* p, gva_t
     """Code at `pc`, whose walk has just succeeded, is translated: note the entries that led there.  False: no room."""
     cdef Space* s = space_of(b, ram, b.space)
     cdef uint32_t i, index = root_index(p, pc)
-    cdef int level = 3 if p.mode == PAGING_LONG else 2 if p.mode == PAGING_PAE else 1
+    cdef int level = 3 if p.mode == PAGING_LONG else 1
     cdef uint64_t e = root_entry(ram, p, index)
     cdef hpa_t at
     if s is NULL or p.mode == PAGING_NONE:
@@ -436,9 +436,9 @@ cdef inline bint space_rely(Bt* b, const Ram* ram, const PagingContext* p, gva_t
         if s.n_roots >= MAX_ROOTS:
             return False
         s.root[s.n_roots] = index
-        s.value[s.n_roots] = masked(e, p)
+        s.value[s.n_roots] = e & LINK_MASK
         s.n_roots += 1
-    while level and not (p.mode == PAGING_32 and e & PTE_PS):
+    while level and not (p.mode != PAGING_LONG and e & PTE_PS):
         if p.mode == PAGING_32:
             at = window_hpa(&p.window, (e & 0xfffff000ULL) + (pc >> 12 & 1023) * 4)
         else:
