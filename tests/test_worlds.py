@@ -10,7 +10,7 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyx86v import Machine, StopReason
@@ -71,6 +71,7 @@ parts_of_a_machine = st.lists(st.sampled_from(sorted(styles())).flatmap(
 @settings(max_examples=8, deadline=None)
 @given(parts=parts_of_a_machine, quantum=st.sampled_from((5000, 300_000)), asids=st.sampled_from((None, 1, 2)),
        profile=st.sampled_from(("skylake", "p4-672", "zen")))
+@example(parts=[("hello", "native"), ("hello", "bt+shadow")], quantum=5000, asids=None, profile="skylake")
 def test_each_guest_is_what_it_is_alone(parts, quantum, asids, profile):
     machine = machine_with(parts, clock="instructions", quantum=quantum, asids=asids, profile=profile)
     machine.run()

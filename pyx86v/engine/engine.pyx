@@ -524,7 +524,7 @@ cdef int engine_open(Engine* e, bint portable) noexcept:
     if portable:
         err = err or uc_hook_add(e.uc, &h, UC_HOOK_EDGE_GENERATED, <void*>on_edge, e, 1, 0)
     err = err or uc_ctl_exits_enable(e.uc)
-    err = err or (parts_attach(e) if e.style.translates and not portable else uc_ctl_set_exits(e.uc, NULL, 0))
+    err = err or (uc_ctl_set_exits(e.uc, NULL, 0) if portable else parts_attach(e))     # one of several worlds may be translated
     if err:
         return err
     engine_attach(e)
