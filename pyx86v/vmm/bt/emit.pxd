@@ -62,7 +62,7 @@ cdef inline void part(Emitter* e, int kind, int flags, int saved) noexcept nogil
 cdef inline void run(Emitter* e) noexcept nogil:
     """What follows is the guest's own: it goes on with the run before it, if there is one."""
     if e.unit.n_parts == 0 or e.unit.parts[e.unit.n_parts - 1].kind != BT_COPIED:
-        part(e, BT_COPIED, PART_FIRST | PART_RETIRES, 0)
+        part(e, BT_COPIED, PART_FIRST, 0)
 
 cdef inline void interrupt(Emitter* e, int number) noexcept nogil:
     bytes2(e, 0xcd, number)

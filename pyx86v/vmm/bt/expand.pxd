@@ -108,7 +108,7 @@ cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
     load(e, RCX, CELL_RCX)
     interrupt(e, BT_INT_LOOKUP)
     here(e, hit)
-    part(e, kind, PART_MONITOR | PART_RETIRES, 0)
+    part(e, kind, PART_MONITOR, 0)
     monitor_operand(e, False, 0x8b, RDX, e.cells + CELL_INDEX, -1, 0)
     table_load(e, 1)
     store(e, CELL_JUMP, RDX)
@@ -180,7 +180,7 @@ cdef inline void register_to_rcx(Emitter* e, int from_, bint op16) noexcept nogi
 
 cdef inline bint expand_interrupt_flag(Emitter* e, int kind) noexcept nogil:
     """CLI, STI."""
-    part(e, kind, PART_MONITOR | PART_FIRST | PART_RETIRES, 0)
+    part(e, kind, PART_MONITOR | PART_FIRST, 0)
     store_constant(e, CELL_IF, FL_IF if kind == BT_STI else 0)
     return True
 
@@ -200,7 +200,7 @@ cdef inline bint expand_pushf(Emitter* e, const Source* s) noexcept nogil:
     if s.op16:
         byte(e, 0x66)
     byte(e, 0x50 | RCX)
-    part(e, BT_PUSHF, PART_MONITOR | PART_RETIRES, 0)
+    part(e, BT_PUSHF, PART_MONITOR, 0)
     load(e, RCX, CELL_RCX)
     return True
 
@@ -240,7 +240,7 @@ cdef inline bint expand_popf(Emitter* e, const Source* s, bint smap) noexcept no
     if s.op16:
         byte(e, 0x66)
     byte(e, 0x9d)
-    part(e, BT_POPF, PART_MONITOR | PART_RETIRES, 0)
+    part(e, BT_POPF, PART_MONITOR, 0)
     load(e, RSP, CELL_RSP)
     return True
 
@@ -254,13 +254,13 @@ cdef inline void flag_to_cell(Emitter* e, uint32_t mask, int cell) noexcept nogi
 # System registers -----------------------------------------------------------------------------------
 
 cdef inline bint expand_rdtsc(Emitter* e) noexcept nogil:
-    part(e, BT_RDTSC, PART_FIRST | PART_RETIRES, 0)
+    part(e, BT_RDTSC, PART_FIRST, 0)
     bytes2(e, 0x0f, 0x31)
     return True
 
 cdef inline bint expand_cr_read(Emitter* e, int kind, int cr, int reg) noexcept nogil:
     cdef int cell = CELL_CR8 if cr == 8 else CELL_CR0 if cr == 0 else CELL_CR2 + 8 * (cr - 2)
-    part(e, kind, PART_MONITOR | PART_FIRST | PART_RETIRES, 0)
+    part(e, kind, PART_MONITOR | PART_FIRST, 0)
     load(e, reg, cell)
     return True
 
@@ -287,7 +287,7 @@ cdef inline bint expand_cr8_write(Emitter* e, int reg) noexcept nogil:
     load(e, RCX, CELL_RCX)
     interrupt(e, BT_INT_CALLOUT)
     here(e, plain)
-    part(e, BT_CR8_WRITE, PART_MONITOR | PART_RETIRES, 0)
+    part(e, BT_CR8_WRITE, PART_MONITOR, 0)
     load_byte(e, RCX, CELL_WORK)
     store(e, CELL_CR8, RCX)
     load(e, RCX, CELL_RCX)
@@ -300,7 +300,7 @@ cdef inline void scale_rdx(Emitter* e) noexcept nogil:
 
 cdef inline bint expand_swapgs(Emitter* e) noexcept nogil:
     """By RDGSBASE and WRGSBASE, which do not ask for ring 0."""
-    part(e, BT_SWAPGS, PART_MONITOR | PART_FIRST | PART_RETIRES, 0)
+    part(e, BT_SWAPGS, PART_MONITOR | PART_FIRST, 0)
     store(e, CELL_RCX, RCX)
     gs_base(e, 1)
     store(e, CELL_WORK, RCX)

@@ -2,8 +2,8 @@
 """What the translator is given and what it returns.
 
 A *unit* is a run of guest instructions and its translation: x86 code for the translation cache.  The code is a sequence of
-*parts*.  The engine runs no block that spans two parts, because it gives memory rights by part: what the guest's own
-instructions touch is the guest's, what an expansion does between them may touch the monitor's cells.
+*parts*.  The engine gives memory rights by part: what the guest's own instructions touch is the guest's, what an expansion does
+between them may touch the monitor's cells.
 
 Rules that both sides rely on
 1. Parts lie in order and without gaps: part k ends where k+1 starts, the last one at `length`.
@@ -46,7 +46,6 @@ cdef enum:                   # results of bt_translate
 cdef enum:                   # BtPart.flags
     PART_MONITOR = 1         # may touch the monitor's memory; without it every access is the guest's
     PART_FIRST = 2           # a guest address is defined at its start
-    PART_RETIRES = 4         # `insn` retires when control leaves at its end
     PART_EXIT = 8            # no guest instruction: a jump behind the last one, or stubs
 
 cdef enum:                   # BtPart.saved

@@ -551,7 +551,7 @@ cdef dict insn_dict(const BtInsn* n):
 
 cdef dict part_dict(const BtPart* p):
     return {"start": p.start, "insn": p.insn, "kind": KINDS[p.kind], "monitor": p.flags & PART_MONITOR != 0, "first": p.flags & PART_FIRST != 0,
-            "retires": p.flags & PART_RETIRES != 0, "exit": p.flags & PART_EXIT != 0, "saved": p.saved}
+            "exit": p.flags & PART_EXIT != 0, "saved": p.saved}
 
 
 cdef dict exit_dict(const BtExit* x):
