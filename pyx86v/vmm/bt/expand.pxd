@@ -253,9 +253,12 @@ cdef inline void flag_to_cell(Emitter* e, uint32_t mask, int cell) noexcept nogi
 
 # System registers -----------------------------------------------------------------------------------
 
-cdef inline bint expand_rdtsc(Emitter* e) noexcept nogil:
+cdef inline bint expand_rdtsc(Emitter* e, const Source* s) noexcept nogil:
+    """RDTSC, RDTSCP."""
     part(e, BT_RDTSC, PART_FIRST, 0)
-    bytes2(e, 0x0f, 0x31)
+    bytes2(e, 0x0f, s.f.opcode)
+    if s.f.opcode == 0x01:
+        byte(e, 0xf9)
     return True
 
 cdef inline bint expand_cr_read(Emitter* e, int kind, int cr, int reg) noexcept nogil:

@@ -63,7 +63,7 @@ cdef enum:                   # BtPart.kind, BtInsn.kind
     BT_STI
     BT_PUSHF
     BT_POPF
-    BT_RDTSC                 # the part is the RDTSC itself, alone: the engine answers it
+    BT_RDTSC                 # and RDTSCP; the part is the instruction itself, alone: the engine answers it
     BT_CR_READ
     BT_CR8_READ
     BT_CR8_WRITE

@@ -181,6 +181,10 @@ cdef inline void meaning_of_0f01(const Source* s, const BtMode* mode, Meaning* m
             m.kind = BT_SWAPGS
             m.sensitive = number
             return
+    if s.f.modrm == 0xf9:                                # RDTSCP
+        m.kind = BT_RDTSC
+        m.sensitive = number
+        return
     out(m, CALLOUT_SENSITIVE if number else CALLOUT_UNKNOWN, number)
 
 
@@ -360,7 +364,7 @@ cdef inline bint expand(Emitter* e, const Source* s, const BtMode* mode, int kin
     if kind == BT_POPF:
         return expand_popf(e, s, mode.smap)
     if kind == BT_RDTSC:
-        return expand_rdtsc(e)
+        return expand_rdtsc(e, s)
     if kind == BT_CR_READ or kind == BT_CR8_READ:
         return expand_cr_read(e, kind, s.reg | (8 if s.f.rex & 4 else 0), reg)
     if kind == BT_CR8_WRITE:
