@@ -19,6 +19,7 @@ from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
+from pyx86v.engine.parts cimport MOST_INSNS
 from pyx86v.engine.price cimport price_marks, record_stretch, set_cost
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
@@ -144,6 +145,36 @@ cdef inline int cache_marks(Engine* e, BlockRecord* r, const Place* p, int n, co
         m[kept - 1].units = total
     return kept
 
+cdef inline const BtPart* short_lookup(Engine* e, const BlockRecord* r, const Place* p, const uint8_t* code) noexcept nogil:
+    """The part behind the lookup of an indirect transfer that the engine does its own way (lookup.pxd), or NULL: such a block has all of
+    the lookup, up to the INT of a miss."""
+    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)) - p.unit.code
+    cdef const BtPart* parts = parts_of(bt_of(e), &e.ram, p.unit)
+    cdef int i
+    if r.size < 2 or code[r.size - 2] != 0xcd or code[r.size - 1] != BT_INT_LOOKUP:
+        return NULL
+    for i in range(p.number, p.unit.n_parts - 2):
+        if parts[i].flags & PART_LOOKUP and parts[i].start >= start and parts[i + 2].start == start + r.size:
+            return &parts[i + 1]
+    return NULL
+
+cdef inline int short_decode(Engine* e, BlockRecord* r, const Place* p, const BtPart* miss, const uint8_t* code) noexcept nogil:
+    """Marks of a block with a short lookup: what a processor would run, so the way of a hit instead of that of a miss.  Their number."""
+    cdef InsnMark* m = &e.marks[r.first_mark]
+    cdef InsnMark hit[MOST_INSNS]
+    cdef uint32_t size = p.unit.code_bytes - miss[1].start
+    cdef const uint8_t* rest = ram_pointer(&e.ram, bt_of(e).code + p.unit.code + miss[1].start, size)
+    cdef int n = block_decode(e.decoder, code, miss.start + p.unit.code - <uint32_t>(r.pc - cache_base(e)), r.pc, env_bits(e.env), m, ENGINE_MAX_INSNS)
+    cdef int k = block_decode(e.decoder, rest, size, r.pc, env_bits(e.env), hit, MOST_INSNS) if rest is not NULL else 0, i
+    price_marks(m, n)
+    for i in range(k):
+        if hit[i].flags & MARK_CT:
+            price_marks(hit, i + 1)
+            m[n - 1].units += hit[i].units
+            break
+    m[n - 1].end = r.size
+    return n
+
 cdef inline bint cache_transfers(Engine* e, const Place* p, int kept, const BlockRecord* r) noexcept nogil:
     """Is the block's end one where the guest takes interrupts?"""
     cdef BtExit* exits = exits_of(bt_of(e), &e.ram, p.unit)
@@ -155,6 +186,7 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     """record_decode of a block of translated code: it counts the guest's instructions, and costs what its own do."""
     cdef uint8_t code[BT_MAX_CODE + 32]
     cdef Place p
+    cdef const BtPart* miss = NULL
     cdef int n, kept = 0
     cdef uint32_t units
     if size > BT_MAX_CODE:
@@ -170,10 +202,15 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     r.plain = 0
     r.slot = 0
     read_quiet(e, pc, code, size)
-    n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
-    price_marks(&e.marks[r.first_mark], n)
-    units = e.marks[r.first_mark + n - 1].units
     place_find(e, pc, &p)
+    if p.unit is not NULL and p.part is not NULL:
+        miss = short_lookup(e, r, &p, code)
+    if miss is not NULL:
+        n = short_decode(e, r, &p, miss, code)
+    else:
+        n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
+        price_marks(&e.marks[r.first_mark], n)
+    units = e.marks[r.first_mark + n - 1].units
     if p.unit is not NULL and p.part is not NULL and not p.dead and not p.part.flags & PART_EXIT:
         kept = cache_marks(e, r, &p, n, code)
         if not p.defined:

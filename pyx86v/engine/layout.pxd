@@ -44,9 +44,13 @@ cdef extern from *:
     extern void *tcg_temp_new_internal_x86_64(void *s, int type, _Bool local);
     extern void tcg_temp_free_internal_x86_64(void *s, void *temp);
     extern void *tcg_const_i64_x86_64(void *s, int64_t value);
+    extern void tcg_gen_andi_i64_x86_64(void *s, void *to, void *a, int64_t b);
+    extern void tcg_gen_shli_i64_x86_64(void *s, void *to, void *a, int64_t left);
+    extern void tcg_gen_lookup_and_goto_ptr_x86_64(void *s);
     extern void *gen_new_label_x86_64(void *s);
     extern void tcg_gen_brcondi_i64_x86_64(void *s, int cond, void *a, int64_t b, void *label);
     extern void tcg_gen_op1_x86_64(void *s, int op, uintptr_t a);
+    extern void tcg_gen_op2_x86_64(void *s, int op, uintptr_t a, uintptr_t b);
     extern void tcg_gen_op3_x86_64(void *s, int op, uintptr_t a, uintptr_t b, uintptr_t c);
     extern void tcg_gen_callN_x86_64(void *s, void *func, void *ret, int n, void **args);
     """
@@ -77,9 +81,13 @@ cdef extern from *:
     void* tcg_temp_new_internal_x86_64(void* s, int type, bint local) noexcept nogil
     void tcg_temp_free_internal_x86_64(void* s, void* temp) noexcept nogil
     void* tcg_const_i64_x86_64(void* s, int64_t value) noexcept nogil
+    void tcg_gen_andi_i64_x86_64(void* s, void* to, void* a, int64_t b) noexcept nogil
+    void tcg_gen_shli_i64_x86_64(void* s, void* to, void* a, int64_t left) noexcept nogil
+    void tcg_gen_lookup_and_goto_ptr_x86_64(void* s) noexcept nogil
     void* gen_new_label_x86_64(void* s) noexcept nogil
     void tcg_gen_brcondi_i64_x86_64(void* s, int cond, void* a, int64_t b, void* label) noexcept nogil
     void tcg_gen_op1_x86_64(void* s, int op, uintptr_t a) noexcept nogil
+    void tcg_gen_op2_x86_64(void* s, int op, uintptr_t a, uintptr_t b) noexcept nogil
     void tcg_gen_op3_x86_64(void* s, int op, uintptr_t a, uintptr_t b, uintptr_t c) noexcept nogil
     void tcg_gen_callN_x86_64(void* s, void* func, void* ret, int n, void** args) noexcept nogil
 
@@ -203,11 +211,19 @@ cdef enum:                     # TCGContext
     TCG_HELPER_TABLE = 0x98e0
     TCG_CPU_ENV = 0x98f0
     TCG_UC = 0x9970
+    TCG_CC_OP = 0x9990         # temporaries, by offset in the context: how the flags are kept
+    TCG_REGS = 0x9998          # and RAX to R15
+    TEMP_NAME = 0x20           # TCGTemp: const char*
+    OP_MOVI_I32 = 6
+    OP_LD32U_I64 = 71
     OP_LD_I64 = 73
     OP_ST_I64 = 77
+    OP_ADD_I64 = 78
     OP_SUB_I64 = 79
+    OP_EXT32U_I64 = 109
     OP_SET_LABEL = 1
     COND_GE = 3                # TCG_COND_GE: bit 1 signed, bit 0 inverted
+    COND_NE = 9
     TYPE_I64 = 1
     CALL_NO_SIDE_EFFECTS = 4
     HASH_NODES = 0x18          # GHashTable: size at 0, nodes of 24 bytes
@@ -226,6 +242,9 @@ cdef enum:                     # DisasContext, the translator's; who calls uc_st
     DC_PC_FIRST = 8            # and pc_next behind it
     DC_NUM_INSNS = 0x1c        # int
     DC_MAX_INSNS = 0x20        # int
+    DC_PC_START = 0x38         # of the instruction, and the byte to be read next behind it
+    DC_CC_OP = 0x74            # int: how its flags are kept
+    DC_CC_OP_DIRTY = 0x7c      # bool: and CPUX86State does not say so yet
     DC_CPL = 0x8c              # int
     DC_MEM_INDEX = 0xa0        # int
 

@@ -11,6 +11,7 @@ from pyx86v.arch.types cimport SUPERVISOR_SMAP
 from pyx86v.cost.block cimport InsnMark, MARK_CT, block_decode
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.lookup cimport transfer_follow
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport uc_ctl_set_exits
 from pyx86v.mmu.memory cimport ram_pointer
@@ -66,6 +67,10 @@ cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
     if n < most[0]:
         most[0] = n
 
+cdef inline void part_at(Engine* e, uint64_t pc) noexcept nogil:
+    while e.part < e.last_part and e.part[1].start <= <uint32_t>(pc - e.context_base):
+        e.part += 1
+
 cdef inline int part_follow(const void* at, const void* exit, void* engine) noexcept nogil:
     """The translator is at the instruction `at`, if it is still at the block that part_limits saw.  Not an exit."""
     cdef Engine* e = <Engine*>engine
@@ -74,8 +79,11 @@ cdef inline int part_follow(const void* at, const void* exit, void* engine) noex
     if dc is NULL or (<uint64_t*>(dc + DC_TB))[0] != e.context_tb or (<uint64_t*>(dc + DC_PC_FIRST))[0] != e.context_first or \
             (<uint64_t*>(dc + DC_PC_FIRST))[1] != pc or (<int32_t*>(dc + DC_NUM_INSNS))[0] == 0:
         return -1
-    while e.part < e.last_part and e.part[1].start <= <uint32_t>(pc - e.context_base):
-        e.part += 1
+    part_at(e, pc)
+    if e.part.start == <uint32_t>(pc - e.context_base):
+        pc = transfer_follow(e, dc, pc)
+        (<uint64_t*>(dc + DC_PC_START))[0] = (<uint64_t*>(dc + DC_PC_START))[1] = pc
+        part_at(e, pc)
     (<int32_t*>(dc + DC_MEM_INDEX))[0] = SUPERVISOR_SMAP if e.part.flags & PART_MONITOR else e.guest_index
     return -1
 

@@ -45,8 +45,10 @@ cdef inline void copy_bytes(Emitter* e, const uint8_t* source, int n) noexcept n
 # Parts and exits --------------------------------------------------------------------------------
 
 cdef inline void part(Emitter* e, int kind, int flags, int saved) noexcept nogil:
-    """What follows is a part of its own."""
+    """What follows is a part of its own.  One without code gives way to the next."""
     cdef BtPart* p
+    if e.unit.n_parts and e.unit.parts[e.unit.n_parts - 1].start == e.at:
+        e.unit.n_parts -= 1
     if e.unit.n_parts == BT_MAX_PARTS:
         e.full = True
         return

@@ -89,11 +89,12 @@ cdef inline void table_load(Emitter* e, int word) noexcept nogil:
                     TARGET_SCALE_64 if e.wide else TARGET_SCALE_32)
 
 cdef inline void lookup(Emitter* e, int kind) noexcept nogil:
-    """RCX, whose guest's value lies in its cell, is where the guest goes.  Within a MONITOR part.
+    """RCX, whose guest's value lies in its cell, is where the guest goes.  The engine has a short way of its own (engine/lookup.pxd).
 
     A slot's key is minus its target, so RCX + key is 0 on a hit.  The last jump goes through a cell, as all registers are the guest's.
     """
     cdef int hit
+    part(e, kind, PART_MONITOR | PART_LOOKUP, 0)
     store(e, CELL_TARGET, RCX)
     store(e, CELL_RDX, RDX)
     shifted(e, RDX, RCX, 2)

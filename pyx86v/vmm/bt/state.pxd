@@ -46,6 +46,7 @@ cdef enum:                   # results of bt_translate
 cdef enum:                   # BtPart.flags
     PART_MONITOR = 1         # may touch the monitor's memory; without it every access is the guest's
     PART_FIRST = 2           # a guest address is defined at its start
+    PART_LOOKUP = 4          # RCX, whose guest's value lies in its cell, is where the guest goes; behind it a part for a miss and one for a hit
     PART_EXIT = 8            # no guest instruction: a jump behind the last one, or stubs
 
 cdef enum:                   # BtPart.saved
