@@ -223,6 +223,9 @@ cdef class Machine(MachineState):
             media_attach(seat, each.images)
         e.style = self.worlds.seat[0].style
         allocate_ram(e, end)
+        for i in range(self.worlds.plan.count):
+            if self.worlds.seat[i].style.translates:
+                small_pages(e, self.worlds.seat[i].world)
         allocate_tables(e, p)
         e.owner = <void*>self
         e.poll = poll_signals

@@ -10,7 +10,9 @@ from pyx86v.cost.predictor cimport Predictor
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.cache cimport LINE_SHIFT, Caches
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
+from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.mmu.tlb cimport *
+from pyx86v.vmm.bt.cache cimport bt_bytes
 from pyx86v.vmm.guest cimport ClockPolicy
 
 from pyx86v.cost.model.profile import load_model
@@ -21,6 +23,7 @@ cdef extern from "sys/mman.h" nogil:
     int madvise(void* addr, size_t length, int advice)
     enum:
         MADV_HUGEPAGE
+        MADV_NOHUGEPAGE
         PROT_READ
         PROT_WRITE
         MAP_PRIVATE
@@ -187,6 +190,12 @@ cdef int allocate_ram(Engine* e, uint64_t at) except -1:
     e.vmcb_page = at + 2 * PAGE_SIZE
     (<uint64_t*>(e.ram.base + e.vmcb_page + 0x48))[0] = at       # MSRPM_BASE_PA (APM 2 table B-1): every MSR exits
     return 0
+
+
+cdef void small_pages(Engine* e, const World* w) noexcept:
+    """The arrays of a translation cache fill up from their beginnings: a small guest would wait for the clearing of large pages."""
+    cdef uint64_t size = w.window.size
+    madvise(e.ram.base + w.window.base + size + shadow_bytes(size), bt_bytes(size), MADV_NOHUGEPAGE)
 
 
 cdef int add_rom(Engine* e, uint64_t gpa, bytes data) except -1:
