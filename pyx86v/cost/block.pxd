@@ -55,4 +55,5 @@ cdef void decoder_free(Decoder* d) noexcept nogil
 cdef list decoder_forms(const Decoder* d)
 cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t pc, int bits,
                       InsnMark* marks, int max_marks) noexcept nogil
+cdef int plain_decode(Decoder* d, const uint8_t* code, uint32_t size, int bits, InsnMark* marks, int max_marks) noexcept nogil
 cdef int insn_decode(Decoder* d, const uint8_t* code, uint32_t avail, uint64_t pc, int bits, InsnInfo* out) noexcept nogil

@@ -298,14 +298,8 @@ cdef const Fact* fact_of(Decoder* d, const Form* f, const uint8_t* code, int bit
     return fact
 
 
-cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t pc, int bits,
-                      InsnMark* marks, int max_marks) noexcept nogil:
-    """Cut `size` bytes of code, fetched at `pc` by a 16-, 32- or 64-bit code segment, into instructions.
-
-    Fills marks[0..n), the last of which ends at `size`, and returns n, 0 for an empty block.  A truncated instruction
-    at the end counts as one of class `default`; what is left after `max_marks` instructions belongs to the last of them.
-    At most BLOCK_MAX_BYTES are looked at.  This model's prices do not depend on `pc`; one of the front end's do.
-    """
+cdef inline int decode(Decoder* d, const uint8_t* code, uint32_t size, int bits, InsnMark* marks, int max_marks, bint plain) noexcept nogil:
+    """block_decode, or plain_decode."""
     cdef uint32_t at = 0, units = 0
     cdef int n = 0
     cdef Form f
@@ -325,9 +319,27 @@ cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t p
         marks[n].end = <uint16_t>at
         marks[n].units = units
         n += 1
+        if plain and marks[n - 1].flags & (MARK_PLAIN | MARK_CT) != MARK_PLAIN:
+            return n
     if n:
         marks[n - 1].end = <uint16_t>size
     return n
+
+
+cdef int block_decode(Decoder* d, const uint8_t* code, uint32_t size, uint64_t pc, int bits,
+                      InsnMark* marks, int max_marks) noexcept nogil:
+    """Cut `size` bytes of code, fetched at `pc` by a 16-, 32- or 64-bit code segment, into instructions.
+
+    Fills marks[0..n), the last of which ends at `size`, and returns n, 0 for an empty block.  A truncated instruction
+    at the end counts as one of class `default`; what is left after `max_marks` instructions belongs to the last of them.
+    At most BLOCK_MAX_BYTES are looked at.  This model's prices do not depend on `pc`; one of the front end's do.
+    """
+    return decode(d, code, size, bits, marks, max_marks, False)
+
+
+cdef int plain_decode(Decoder* d, const uint8_t* code, uint32_t size, int bits, InsnMark* marks, int max_marks) noexcept nogil:
+    """The same up to the first instruction behind which no plain one follows: one that is none, or a control transfer."""
+    return decode(d, code, size, bits, marks, max_marks, True)
 
 
 cdef int insn_decode(Decoder* d, const uint8_t* code, uint32_t avail, uint64_t pc, int bits, InsnInfo* out) noexcept nogil:
@@ -394,23 +406,22 @@ cdef class BlockDecoder:
     def __dealloc__(self):
         decoder_free(self.d)
 
-    def block(self, const uint8_t[::1] code, uint64_t pc=0, int bits=64, int max_marks=BLOCK_MAX_INSNS):
+    def block(self, bytes code not None, uint64_t pc=0, int bits=64, int max_marks=BLOCK_MAX_INSNS):
         """[(end, units, flags)] of a block; what the numbers mean stands at InsnMark."""
-        if len(code) == 0:
-            return []
+        cdef int i, n
         check_arguments(len(code), bits, max_marks)
-        n = block_decode(self.d, &code[0], <uint32_t>len(code), pc, bits, self.marks, max_marks)
+        n = block_decode(self.d, code, <uint32_t>len(code), pc, bits, self.marks, max_marks)
         return [(self.marks[i].end, self.marks[i].units, self.marks[i].flags) for i in range(n)]
 
     def forms(self):
         """What decoder_forms says of this decoder."""
         return decoder_forms(self.d)
 
-    def insn(self, const uint8_t[::1] code, uint64_t pc=0, int bits=64):
+    def insn(self, bytes code not None, uint64_t pc=0, int bits=64):
         """(length, class name, flags, capstone id, units) of one instruction, None if the bytes do not hold one."""
         cdef InsnInfo info
         check_arguments(len(code), bits, 1)
-        if len(code) == 0 or insn_decode(self.d, &code[0], <uint32_t>len(code), pc, bits, &info) == 0:
+        if len(code) == 0 or insn_decode(self.d, code, <uint32_t>len(code), pc, bits, &info) == 0:
             return None
         return info.length, NAMES[info.insn_class], info.flags, info.id, info.units
 
@@ -418,13 +429,14 @@ cdef class BlockDecoder:
 NAMES = tuple(CLASSES)
 
 
-def check_arguments(size, bits, max_marks):
-    if bits not in (16, 32, 64):
+cdef int check_arguments(Py_ssize_t size, int bits, int max_marks) except -1:
+    if bits != 16 and bits != 32 and bits != 64:
         raise ValueError(f"bits: expected 16, 32 or 64, got {bits}")
     if size > BLOCK_MAX_BYTES:
         raise ValueError(f"code: expected at most {BLOCK_MAX_BYTES} bytes, got {size}")
     if not 1 <= max_marks <= BLOCK_MAX_INSNS:
         raise ValueError(f"max_marks: expected 1 to {BLOCK_MAX_INSNS}, got {max_marks}")
+    return 0
 
 
 def decode_block(code, pc, bits, profile):

@@ -81,13 +81,14 @@ cdef class CodeHeat:
     def __dealloc__(self):
         heat_free(self.h)
 
-    def execute(self, const uint8_t[::1] code, int bits, int insns, int base):
+    def execute(self, bytes code not None, int bits, int insns, int base):
         """Count one execution of code of `insns` instructions that costs `base` units by class; its price by the model, 0: none yet."""
         cdef HeatSlot* s
-        if not (1 <= len(code) <= PLAIN_BYTES and 1 <= insns <= PLAIN_INSNS and 0 < base < MOST_UNITS and bits in (16, 32, 64)):
+        cdef const uint8_t* start = code
+        if not (1 <= len(code) <= PLAIN_BYTES and 1 <= insns <= PLAIN_INSNS and 0 < base < MOST_UNITS and (bits == 16 or bits == 32 or bits == 64)):
             raise ValueError(f"code: expected 1 to {PLAIN_BYTES} bytes and {PLAIN_INSNS} instructions")
-        s = heat_find(self.h, code_key(&code[0], <uint32_t>len(code), bits), True)
-        return heat_execute(self.h, s, &code[0], <uint32_t>len(code), bits, <uint32_t>insns, <uint32_t>base) if s is not NULL else 0
+        s = heat_find(self.h, code_key(start, <uint32_t>len(code), bits), True)
+        return heat_execute(self.h, s, start, <uint32_t>len(code), bits, <uint32_t>insns, <uint32_t>base) if s is not NULL else 0
 
     def image(self):
         return heat_image(self.h)

@@ -8,7 +8,8 @@ PLAIN_INSNS, PLAIN_BYTES or the page's end.  The plain part has one price, which
 classes' prices; every instruction behind it has that of its class.  All of this follows from the bytes at the stretch's beginning.
 
 Where the engine cuts a stretch (steps, breakpoints, code that changes itself, its own limits) `Vcpu.lead` keeps where it
-began, and the next block, which takes the slow path, is priced as the part of it that it is.  So a cut changes no price.
+began, or that its plain part is over, and the next block, which takes the slow path, is priced as the part of it that it is.
+So a cut changes no price.
 
 Invariants
 1. `Vcpu.lead` is 0 where a block ends behind which a stretch begins; a block that ends elsewhere (REC_OPEN) always takes the slow
@@ -18,7 +19,7 @@ Invariants
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 from pyx86v.arch.types cimport *
-from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_ENDS, MARK_PLAIN, MARK_REP, block_decode
+from pyx86v.cost.block cimport InsnMark, MARK_CT, MARK_ENDS, MARK_PLAIN, MARK_REP, block_decode, plain_decode
 from pyx86v.cost.heat cimport *
 from pyx86v.engine.budget cimport MAX_INSN_UNITS, pack
 from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, read_quiet
@@ -26,6 +27,15 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.ops cimport env_bits
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer
+
+cdef extern from *:
+    """
+    #define PYX_LEAD_OVER ((1ULL << 63) + 1)
+    """
+    const uint64_t LEAD_OVER "PYX_LEAD_OVER"     # Vcpu.lead behind the plain part: no code lies near that address, in any mode
+
+cdef enum:
+    INSN_BYTES = 15
 
 cdef inline void price_marks(InsnMark* m, int n) noexcept nogil:
     """Keep each instruction's price between 1 and MAX_INSN_UNITS, as the packed budget needs (budget.pxd)."""
@@ -58,12 +68,22 @@ cdef inline int plain_part(const InsnMark* m, int n, uint32_t room, bint* whole)
     whole[0] = n >= PLAIN_INSNS or (n > 0 and m[n - 1].end >= room)
     return n
 
+cdef inline const uint8_t* stretch_code(Engine* e, const BlockRecord* r, gva_t first, uint8_t* buffer) noexcept nogil:
+    """The room_of(first) bytes from `first` on, which lies in the page where `r` begins; if need be read into the buffer."""
+    cdef const uint8_t* code = NULL
+    if r.frame != NO_FRAME:
+        code = ram_pointer(&e.ram, (<hpa_t>r.frame << PAGE_SHIFT) + (first & PAGE_MASK), room_of(first))
+    if code is NULL:
+        read_quiet(e, first, buffer, room_of(first))
+        code = buffer
+    return code
+
 cdef inline int stretch_marks(Engine* e, gva_t pc, const uint8_t* code, InsnMark* m) noexcept nogil:
     """The plain part of the stretch at `pc` with these bytes: marks with classes' prices, how many instructions."""
     cdef uint32_t room = room_of(pc)
     cdef bint whole
     cdef int n
-    n = plain_part(m, block_decode(e.decoder, code, room, pc, env_bits(e.env), m, PLAIN_INSNS + 1), room, &whole)
+    n = plain_part(m, plain_decode(e.decoder, code, room, env_bits(e.env), m, PLAIN_INSNS + 1), room, &whole)
     price_marks(m, n)
     return n
 
@@ -147,40 +167,46 @@ cdef inline bint is_known(Engine* e, const BlockRecord* r, gva_t first, const ui
     """Does the record have the prices of this part of the stretch at `first`?"""
     cdef const PricedRecord* k = known_of(e, r)
     cdef const HeatSlot* s = NULL
-    if k.record != r or k.first != first or (r.flags & REC_PRICED != 0) != (k.units != 0) or memcmp(k.code, code, room_of(first)) != 0:
+    if k.record != r or k.first != first or (r.flags & REC_PRICED != 0) != (k.units != 0) or memcmp(k.code, code, k.looked_at) != 0:
         return False
     if k.key:
         s = heat_find(e.heat, k.key, False)
     return k.units == (s.units if s is not NULL else 0)
 
-cdef inline void known_note(Engine* e, const BlockRecord* r, gva_t first, const uint8_t* code, uint64_t key, uint32_t units) noexcept nogil:
+cdef inline void known_note(Engine* e, const BlockRecord* r, gva_t first, const uint8_t* code, uint32_t end, uint64_t key, uint32_t units) noexcept nogil:
+    """`end`: bytes of the plain part, which follows from them and from the instruction behind it."""
     cdef PricedRecord* k = known_of(e, r)
+    cdef uint32_t room = room_of(first)
     k.record = r
     k.first = first
     k.key = key
     k.units = units
-    memcpy(k.code, code, room_of(first))
+    k.end = <uint16_t>end
+    k.looked_at = <uint16_t>(end + INSN_BYTES if end + INSN_BYTES < room else room)
+    memcpy(k.code, code, k.looked_at)
 
-cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
-    """`r` begins a stretch and is about to run: count it, and give it the model's price once there is one."""
+cdef inline bint price_first(Engine* e, BlockRecord* r) noexcept nogil:
+    """`r` begins a stretch and is about to run: count it, and give it the model's price once there is one.
+
+    Does the stretch's plain part go on behind it?
+    """
     cdef uint8_t buffer[PLAIN_BYTES]
     cdef InsnMark marks[PLAIN_INSNS + 1]
     cdef uint32_t price[PLAIN_INSNS]
     cdef const InsnMark* m = &e.marks[r.first_mark]
     cdef const uint8_t* code
     cdef HeatSlot* s
-    cdef uint32_t units
+    cdef uint32_t units, end
     cdef int n = r.plain
     if r.flags & REC_CONTINUES:
         r.flags &= <uint16_t>~REC_CONTINUES
         classes_again(e, r)
         r.flags |= REC_COUNT
     if r.flags & REC_PART:
-        code = buffer
-        read_quiet(e, r.pc, buffer, room_of(r.pc))
-        if r.flags & REC_PRICED and is_known(e, r, r.pc, buffer):
-            return
-        n = stretch_marks(e, r.pc, buffer, marks)
+        code = stretch_code(e, r, r.pc, buffer)
+        if r.flags & REC_PRICED and is_known(e, r, r.pc, code):
+            return known_of(e, r).end > r.size
+        n = stretch_marks(e, r.pc, code, marks)
         m = marks
         r.slot = 0
         classes_again(e, r)
@@ -189,77 +215,93 @@ cdef inline void price_first(Engine* e, BlockRecord* r) noexcept nogil:
     if n == 0 or code is NULL:
         r.flags &= <uint16_t>~REC_COUNT
         set_cost(e, r)
-        return
+        return False
+    end = m[n - 1].end
     if r.slot == 0:
-        s = heat_find(e.heat, code_key(code, m[n - 1].end, env_bits(e.env)), True)
+        s = heat_find(e.heat, code_key(code, end, env_bits(e.env)), True)
         if s is NULL:
             r.flags &= <uint16_t>~REC_COUNT
             set_cost(e, r)
-            return
+            return end > r.size
         r.slot = <uint32_t>(s - e.heat.slot) + 1
-    units = heat_execute(e.heat, &e.heat.slot[r.slot - 1], code, m[n - 1].end, env_bits(e.env), <uint32_t>n, m[n - 1].units)
+    units = heat_execute(e.heat, &e.heat.slot[r.slot - 1], code, end, env_bits(e.env), <uint32_t>n, m[n - 1].units)
     if units:
         spread(m, n, units, price)
         r.flags = (r.flags | REC_PRICED) & <uint16_t>~REC_COUNT
         set_prices(e, r, price, n if n < r.count else r.count)
         if r.flags & REC_PART:
-            known_note(e, r, r.pc, code, e.heat.slot[r.slot - 1].key, units)
+            known_note(e, r, r.pc, code, end, e.heat.slot[r.slot - 1].key, units)
     set_cost(e, r)
+    return end > r.size
 
-cdef inline void price_rest(Engine* e, BlockRecord* r) noexcept nogil:
-    """`r` goes on with the stretch that `Vcpu.lead` says: its instructions have the prices that they have there."""
-    cdef uint8_t code[PLAIN_BYTES]
+cdef inline int part_prices(const BlockRecord* r, const InsnMark* m, uint64_t at, const InsnMark* stretch, int n, const uint32_t* there, uint32_t* here) noexcept nogil:
+    """The prices `there` of a stretch's n instructions for those of `r`, with marks m, which begins `at` bytes behind it: of how many."""
+    cdef int i, j = 0
+    cdef uint64_t start
+    for i in range(r.count):
+        start = at + (m[i - 1].end if i else 0)
+        while j < n and (stretch[j - 1].end if j else 0) < start:
+            j += 1
+        if j >= n or (stretch[j - 1].end if j else 0) != start or stretch[j].end != at + m[i].end:
+            return i
+        here[i] = there[j]
+    return r.count
+
+cdef inline bint price_rest(Engine* e, BlockRecord* r) noexcept nogil:
+    """`r` goes on with the stretch that `Vcpu.lead` says: its instructions have the prices that they have there.
+
+    Does the stretch's plain part go on behind it?
+    """
+    cdef uint8_t buffer[PLAIN_BYTES]
     cdef InsnMark marks[PLAIN_INSNS + 1]
     cdef uint32_t there[PLAIN_INSNS]
     cdef uint32_t here[PLAIN_INSNS]
-    cdef InsnMark* m = &e.marks[r.first_mark]
-    cdef gva_t lead = e.vcpu.lead - 1
-    cdef uint64_t at = r.pc - lead, start
-    cdef HeatSlot* s = NULL
-    cdef int i, j = 0, n = 0
-    cdef uint64_t key = 0
-    if at < PLAIN_BYTES:
-        read_quiet(e, lead, code, room_of(lead))
-        if r.flags & REC_CONTINUES and is_known(e, r, lead, code):
-            return
-        n = stretch_marks(e, lead, code, marks)
+    cdef gva_t first = e.vcpu.lead - 1
+    cdef uint64_t at = r.pc - first, key = 0
+    cdef const uint8_t* code
+    cdef const HeatSlot* s = NULL
+    cdef uint32_t end = 0, units = 0
+    cdef int n
+    if at < room_of(first):
+        code = stretch_code(e, r, first, buffer)
+        if r.flags & REC_CONTINUES and is_known(e, r, first, code):
+            return known_of(e, r).end > at + r.size
+        n = stretch_marks(e, first, code, marks)
+        end = marks[n - 1].end if n else 0
+        if at < end:
+            key = code_key(code, end, env_bits(e.env))
+            s = heat_find(e.heat, key, False)
+            units = s.units if s is not NULL else 0
+        known_note(e, r, first, code, end, key, units)
     classes_again(e, r)
     r.flags |= REC_CONTINUES
-    if n and at < marks[n - 1].end:
-        key = code_key(code, marks[n - 1].end, env_bits(e.env))
-        s = heat_find(e.heat, key, False)
-    if at < PLAIN_BYTES:
-        known_note(e, r, lead, code, key, s.units if s is not NULL else 0)
-    if s is not NULL and s.units:
-        spread(marks, n, s.units, there)
-        for i in range(r.count):
-            start = at + (m[i - 1].end if i else 0)
-            while j < n and (marks[j - 1].end if j else 0) < start:
-                j += 1
-            if j >= n or (marks[j - 1].end if j else 0) != start or marks[j].end != at + m[i].end:
-                break
-            here[i] = there[j]
-        else:
-            i = r.count
+    if units:
+        spread(marks, n, units, there)
+        n = part_prices(r, &e.marks[r.first_mark], at, marks, n, there, here)
         r.flags |= REC_PRICED
-        set_prices(e, r, here, i)
+        set_prices(e, r, here, n)
     set_cost(e, r)
+    return end > at + r.size
 
 cdef inline void price_block(Engine* e, BlockRecord* r) noexcept nogil:
     """`r` is about to be booked, on the slow path."""
+    cdef uint64_t lead
+    cdef bint more = False
     if e.heat is NULL:
         return
     if r.translated:                         # has its classes' prices
         e.vcpu.lead = 0
         return
-    e.running_lead = e.vcpu.lead
-    if e.vcpu.lead:
-        price_rest(e, r)
+    e.running_lead = lead = e.vcpu.lead
+    if lead:
+        more = price_rest(e, r)
     elif r.flags & (REC_COUNT | REC_PART | REC_CONTINUES):
-        price_first(e, r)
+        more = price_first(e, r)
     if not r.flags & REC_OPEN:
         e.vcpu.lead = 0
-    elif e.vcpu.lead == 0:
+    elif not more:
+        e.vcpu.lead = LEAD_OVER
+    elif lead == 0:
         e.vcpu.lead = r.pc + 1
 
 cdef inline void stretch_stays(Engine* e) noexcept nogil:

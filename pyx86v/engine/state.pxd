@@ -75,10 +75,12 @@ ctypedef struct PricedRecord:    # a record that is a part of a stretch (price.p
     uint64_t first           # linear address at which the stretch begins
     uint64_t key             # of its plain part in Heat; 0: there is none
     uint32_t units           # that Heat had
+    uint16_t end             # bytes of the plain part,
+    uint16_t looked_at       # and those of the stretch from which that follows
     uint8_t code[PLAIN_BYTES]
 
 cdef enum:
-    KNOWN_PRICES = 64        # a power of two
+    KNOWN_PRICES = 256       # a power of two
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
     RECORD_HASH = 1 << 16    # more than a page
@@ -181,6 +183,8 @@ ctypedef struct Engine:
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
     bint audit           # take the census
+    int called           # the instruction that the monitor carries out for translated code, as a sensitive one,
+    uint64_t called_at   # and its linear address
     Predictor* predictor     # NULL: branches are not predicted (branches.pxd)
     const BlockRecord* branch_block  # the block that ended in Predictor.last; NULL: none did
     uint8_t* page_state      # by host frame
