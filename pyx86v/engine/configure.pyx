@@ -7,6 +7,7 @@ from pyx86v.arch.types cimport PAGE_SHIFT, PAGE_SIZE
 from pyx86v.cost.block cimport InsnMark, decoder_free, decoder_new
 from pyx86v.cost.heat cimport heat_free, heat_new
 from pyx86v.cost.predictor cimport Predictor
+from pyx86v.engine.lookup cimport SHORTCUTS, Shortcut
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.cache cimport LINE_SHIFT, Caches
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
@@ -228,6 +229,9 @@ cdef int allocate_tables(Engine* e, object profile) except -1:
     if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
+    e.shortcuts = calloc(SHORTCUTS, sizeof(Shortcut))
+    if e.shortcuts is NULL:
+        raise MemoryError("engine tables")
     if profile.block_model:
         e.heat = heat_new(load_model(profile.block_model), profile.block_model_after)
     return 0
@@ -236,6 +240,7 @@ cdef int allocate_tables(Engine* e, object profile) except -1:
 cdef void free_engine(Engine* e) noexcept:
     """Everything that was allocated here, and the Engine."""
     free(e.record_memory)
+    free(e.shortcuts)
     free(e.marks)
     free(e.hash)
     free(e.page_state)

@@ -38,6 +38,7 @@ from pyx86v.engine.limits cimport *
 from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
+from pyx86v.engine.lookup cimport find_code, shortcuts_follow
 from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
 from pyx86v.engine.price cimport price_block, stretch_stays
@@ -234,12 +235,17 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
                       (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
     block_enter(e, r)
 
+cdef void lookup_slow(Engine* e, void* unused) noexcept nogil:
+    """Called by translated code for an indirect target (lookup.pxd)."""
+    find_code(e)
+
 cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     """uc_struct.add_inline_hook: called by the translator once a block."""
     cdef Engine* e = (<Engine**>(cpu_env(uc_cpu(<uc_engine*>uc)) + ENV_ENGINE))[0]
     cdef int* operations = <int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS)
     cdef int before = operations[0]
     cdef char* dc = (<char**>args)[DC_FROM_ARGS]
+    shortcuts_follow(e, (<uintptr_t*>(dc + DC_TB))[0])
     if in_cache(e):
         if is_disas_context(dc, env_u64(e.env, ENV_EIP)[0]):
             part_limits(e, dc)
@@ -547,6 +553,7 @@ cdef void engine_attach(Engine* e) noexcept:
     if not e.portable:
         (<void**>(<char*>e.uc + UC_ADD_INLINE_HOOK))[0] = <void*>emit_hook
         remove_exit_checks(e.uc, &EXIT_CHECK)
+    e.lookup_slow = <void*>lookup_slow
     e.translator = &TRANSLATOR
     bt_translator_init(&TRANSLATOR)
     ops_init(&e.ops, e.cpu)

@@ -33,6 +33,19 @@ cdef inline void* temp_of(char* s, void* tcgv) noexcept nogil:
     """A TCGv is an offset into the context; operations want the temporary itself."""
     return s + <uintptr_t>tcgv
 
+cdef inline void emit_call(Engine* e, char* s, void* function, bint* known, const void* about) noexcept nogil:
+    """Emit function(engine, about).  `known`: the translator has its description; set."""
+    cdef void* args[2]
+    args[0] = temp_of(s, tcg_const_i64_x86_64(s, <int64_t><uintptr_t>e))
+    args[1] = temp_of(s, tcg_const_i64_x86_64(s, <int64_t><uintptr_t>about))
+    if not known[0]:
+        known[0] = True
+        register_slow_path(e, function, args)
+    else:
+        tcg_gen_callN_x86_64(s, function, NULL, 2, args)
+    tcg_temp_free_internal_x86_64(s, args[0])
+    tcg_temp_free_internal_x86_64(s, args[1])
+
 cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r) noexcept nogil:
     """Emit the block prologue of the module's docstring at the translator's current position."""
     cdef char* s = (<char**>(<char*>e.uc + UC_TCG_CONTEXT))[0]
@@ -41,8 +54,6 @@ cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r) noexcept
     cdef void* cost = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
     cdef void* left = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
     cdef void* label = gen_new_label_x86_64(s)
-    cdef void* args[2]
-    cdef void* engine
     tcg_gen_op3_x86_64(s, OP_LD_I64, <uintptr_t>cost, <uintptr_t>temp_of(s, rec), 0)
     tcg_gen_op3_x86_64(s, OP_LD_I64, <uintptr_t>left, env, ENV_BUDGET)
     tcg_gen_op3_x86_64(s, OP_SUB_I64, <uintptr_t>left, <uintptr_t>left, <uintptr_t>cost)
@@ -51,17 +62,7 @@ cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r) noexcept
     tcg_temp_free_internal_x86_64(s, cost)
     tcg_temp_free_internal_x86_64(s, left)
     tcg_temp_free_internal_x86_64(s, temp_of(s, rec))
-    engine = tcg_const_i64_x86_64(s, <int64_t><uintptr_t>e)
-    rec = tcg_const_i64_x86_64(s, <int64_t><uintptr_t>r)
-    args[0] = temp_of(s, engine)
-    args[1] = temp_of(s, rec)
-    if not e.slow_known:
-        e.slow_known = True
-        register_slow_path(e, slow, args)
-    else:
-        tcg_gen_callN_x86_64(s, slow, NULL, 2, args)
-    tcg_temp_free_internal_x86_64(s, args[0])
-    tcg_temp_free_internal_x86_64(s, args[1])
+    emit_call(e, s, slow, &e.slow_known, r)
     tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>label)
     rec = tcg_const_i64_x86_64(s, <int64_t><uintptr_t>r)
     tcg_gen_op3_x86_64(s, OP_ST_I64, <uintptr_t>temp_of(s, rec), env, ENV_CURRENT)

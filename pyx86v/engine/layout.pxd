@@ -46,7 +46,7 @@ cdef extern from *:
     extern void *tcg_const_i64_x86_64(void *s, int64_t value);
     extern void tcg_gen_andi_i64_x86_64(void *s, void *to, void *a, int64_t b);
     extern void tcg_gen_shli_i64_x86_64(void *s, void *to, void *a, int64_t left);
-    extern void tcg_gen_lookup_and_goto_ptr_x86_64(void *s);
+    extern void *helper_lookup_tb_ptr_x86_64(void *env);
     extern void *gen_new_label_x86_64(void *s);
     extern void tcg_gen_brcondi_i64_x86_64(void *s, int cond, void *a, int64_t b, void *label);
     extern void tcg_gen_op1_x86_64(void *s, int op, uintptr_t a);
@@ -83,7 +83,7 @@ cdef extern from *:
     void* tcg_const_i64_x86_64(void* s, int64_t value) noexcept nogil
     void tcg_gen_andi_i64_x86_64(void* s, void* to, void* a, int64_t b) noexcept nogil
     void tcg_gen_shli_i64_x86_64(void* s, void* to, void* a, int64_t left) noexcept nogil
-    void tcg_gen_lookup_and_goto_ptr_x86_64(void* s) noexcept nogil
+    void* helper_lookup_tb_ptr_x86_64(void* env) noexcept nogil
     void* gen_new_label_x86_64(void* s) noexcept nogil
     void tcg_gen_brcondi_i64_x86_64(void* s, int cond, void* a, int64_t b, void* label) noexcept nogil
     void tcg_gen_op1_x86_64(void* s, int op, uintptr_t a) noexcept nogil
@@ -101,6 +101,7 @@ cdef enum:                     # struct uc_struct
     HOOK_CALLBACK = 0x28       # struct hook
 
 cdef enum:                     # CPUState
+    CPU_JUMP_CACHE = 0x138     # 4096 pointers to TranslationBlock, by linear address
     CPU_NEXT_CFLAGS = 0x18     # u32: how the next block is translated; its low 15 bits limit the instructions
     CPU_ENV = 0x128
     CPU_CLUSTER = 0x8194       # u32: goes into bits 31:24 of the cflags of what is translated and looked for
@@ -215,14 +216,16 @@ cdef enum:                     # TCGContext
     TCG_REGS = 0x9998          # and RAX to R15
     TEMP_NAME = 0x20           # TCGTemp: const char*
     OP_MOVI_I32 = 6
-    OP_LD32U_I64 = 71
     OP_LD_I64 = 73
     OP_ST_I64 = 77
     OP_ADD_I64 = 78
     OP_SUB_I64 = 79
-    OP_EXT32U_I64 = 109
+    OP_OR_I64 = 88
+    OP_XOR_I64 = 89
+    OP_GOTO_PTR = 132
     OP_SET_LABEL = 1
     COND_GE = 3                # TCG_COND_GE: bit 1 signed, bit 0 inverted
+    COND_EQ = 8
     COND_NE = 9
     TYPE_I64 = 1
     CALL_NO_SIDE_EFFECTS = 4
@@ -234,6 +237,7 @@ cdef enum:                     # TranslationBlock
     TB_FLAGS = 16
     TB_SIZE = 20               # u16
     TB_ICOUNT = 22             # u16
+    TB_CODE = 0x20             # pointer to the host's
     TB_CFLAGS = 24             # u32, low 15 bits: instruction limit
 
 cdef enum:                     # DisasContext, the translator's; who calls uc_struct.add_inline_hook has it beside the arguments
@@ -274,3 +278,8 @@ cdef inline uint16_t* env_u16(char* env, int offset) noexcept nogil:
 cdef inline EnvSegment* env_segment(char* env, int seg) noexcept nogil:
     """ES CS SS DS FS GS LDTR TR in the order of arch/regs.pxd; 8 GDTR, 9 IDTR."""
     return <EnvSegment*>(env + ENV_SEGS + 24 * seg)
+
+cdef inline uint64_t* jump_slot(char* cpu, uint64_t pc) noexcept nogil:
+    """The place of the code at `pc` (linear) in the engine's jump cache."""
+    cdef uint64_t mixed = pc ^ pc >> 6
+    return env_u64(cpu, CPU_JUMP_CACHE) + (mixed >> 6 & 0xfc0 | mixed & 0x3f)

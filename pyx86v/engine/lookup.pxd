@@ -6,10 +6,14 @@ What the translation cache holds is the code that a processor would run, and its
 so for the same effect it is given operations of its own: the guest's RCX goes to its cell and back, the table of targets is
 read, all by host addresses, and the block goes on where the table says.  A miss leaves by the same INT.  A block with single
 steps, RF or the shadow of STI takes the long way.
+
+Unicorn's own lookup of the next block is a chain of loads that depend on each other, and of a mispredicted return all of them count.  A
+`Shortcut` has the end of that chain by the guest's target; what makes it valid is looked at beside the way.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
 from pyx86v.arch.regs cimport FL_RF, FL_TF, RCX
-from pyx86v.engine.inline cimport temp_of
+from pyx86v.engine.inline cimport emit_call, temp_of
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport Engine
 from pyx86v.mmu.memory cimport ram_pointer
@@ -21,10 +25,32 @@ cdef enum:
     MISS_BYTES = 2           # INT BT_INT_LOOKUP
     SAVE_BYTES_64 = 8        # MOV [CELL_RCX], RCX
     SAVE_BYTES_32 = 7
+    SHORTCUTS = 4096
+    SHORTCUT_SHIFT = 6
+
+ctypedef struct Shortcut:    # where a target's translation was found last, a line of the host's cache each
+    uint64_t target
+    uint64_t code            # of the host; to be trusted while
+    uint64_t tb              # its TranslationBlock is the one that
+    uint64_t slot            # the jump cache has here (from CPUState), where the engine takes out whatever may not be entered without a look,
+    uint64_t state           # for blocks of this kind and world (shortcut_state)
+    uint64_t pad[3]
+
+cdef inline uint64_t offsetof_code() noexcept nogil: return 8
+cdef inline uint64_t offsetof_tb() noexcept nogil: return 16
+cdef inline uint64_t offsetof_slot() noexcept nogil: return 24
+cdef inline uint64_t offsetof_state() noexcept nogil: return 32
+
+cdef inline uint64_t shortcut_state(Engine* e, uint32_t flags) noexcept nogil:
+    return flags | <uint64_t>env_u32(e.cpu, CPU_CLUSTER)[0] << 32
 
 cdef inline bint looks_up(const char* dc) noexcept nogil:
     """May the block's indirect transfer go the short way?"""
     return not (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0] & LONG_WAY
+
+cdef inline void* number_of_temp(char* s, void* temp) noexcept nogil:
+    """The inverse of temp_of."""
+    return <void*>(<char*>temp - s)
 
 cdef inline void* host_cell(Engine* e, char* s, uint32_t offset) noexcept nogil:
     """A constant: where this offset from the page of cells lies for the host."""
@@ -44,32 +70,68 @@ cdef inline void emit_flags_kind(char* s, const char* dc) noexcept nogil:
     if dc[DC_CC_OP_DIRTY]:
         tcg_gen_op2_x86_64(s, OP_MOVI_I32, <uintptr_t>(s + (<uintptr_t*>(s + TCG_CC_OP))[0]), <uintptr_t>(<const int32_t*>(dc + DC_CC_OP))[0])
 
-cdef inline void emit_lookup(Engine* e, char* s, const char* dc, bint wide) noexcept nogil:
-    """RCX is the target: go there if the table has it.  On a miss what is emitted next runs; RCX is the guest's either way."""
-    cdef uintptr_t env = <uintptr_t>(s + (<uintptr_t*>(s + TCG_CPU_ENV))[0]), rcx = register_temp(s, RCX)
-    cdef int load = OP_LD_I64 if wide else OP_LD32U_I64
-    cdef void* miss = gen_new_label_x86_64(s)
-    cdef void* cells = host_cell(e, s, 0)
-    cdef void* entry = host_cell(e, s, BT_TABLE - BT_DATA)
+cdef inline void combine(char* s, int op, void* to, void* a, void* b) noexcept nogil:
+    tcg_gen_op3_x86_64(s, op, <uintptr_t>to, <uintptr_t>a, <uintptr_t>b)
+
+cdef inline void* load_from(char* s, void* to, void* base, uint64_t offset) noexcept nogil:
+    tcg_gen_op3_x86_64(s, OP_LD_I64, <uintptr_t>to, <uintptr_t>base, offset)
+    return to
+
+cdef inline void* constant(char* s, uint64_t value) noexcept nogil:
+    return temp_of(s, tcg_const_i64_x86_64(s, <int64_t>value))
+
+cdef inline void emit_goto(char* s, void* code) noexcept nogil:
+    tcg_gen_op1_x86_64(s, OP_GOTO_PTR, <uintptr_t>code)
+
+cdef inline void emit_shortcut(Engine* e, char* s, const char* dc, void* code, void* slow) noexcept nogil:
+    """RCX is the target: go where its shortcut says if that holds, else to the label `slow`.  RCX is the guest's either way."""
+    cdef void* rcx = <void*>register_temp(s, RCX)
+    cdef void* cells = temp_of(s, host_cell(e, s, 0))
+    cdef void* cut = constant(s, <uintptr_t>e.shortcuts)
+    cdef void* state = constant(s, shortcut_state(e, (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0]))
+    cdef void* cpu = constant(s, <uintptr_t>e.cpu)
+    cdef void* differs = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
     cdef void* word = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
-    cdef uintptr_t w = <uintptr_t>word, at = <uintptr_t>temp_of(s, entry)
-    tcg_gen_op3_x86_64(s, OP_ST_I64, rcx, <uintptr_t>temp_of(s, cells), CELL_TARGET)
-    tcg_gen_andi_i64_x86_64(s, <void*>(w - <uintptr_t>s), <void*>(rcx - <uintptr_t>s), BT_TARGETS - 1)
-    tcg_gen_shli_i64_x86_64(s, <void*>(w - <uintptr_t>s), <void*>(w - <uintptr_t>s), 4 if wide else 3)
-    tcg_gen_op3_x86_64(s, OP_ADD_I64, at, at, w)
-    tcg_gen_op3_x86_64(s, load, w, at, 8 if wide else 4)
-    tcg_gen_op3_x86_64(s, OP_ST_I64, w, env, ENV_EIP)
-    tcg_gen_op3_x86_64(s, load, w, at, 0)
-    tcg_gen_op3_x86_64(s, OP_ADD_I64, w, w, rcx)
-    if not wide:
-        tcg_gen_op2_x86_64(s, OP_EXT32U_I64, w, w)
-    tcg_gen_op3_x86_64(s, load, rcx, <uintptr_t>temp_of(s, cells), CELL_RCX)
+    cdef void* held = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
+    combine(s, OP_ST_I64, rcx, cells, <void*>CELL_TARGET)
+    tcg_gen_andi_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, rcx), SHORTCUTS - 1)
+    tcg_gen_shli_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, word), SHORTCUT_SHIFT)
+    combine(s, OP_ADD_I64, cut, cut, word)
+    load_from(s, code, cut, offsetof_code())
+    combine(s, OP_XOR_I64, differs, load_from(s, word, cut, 0), rcx)
+    combine(s, OP_XOR_I64, word, load_from(s, word, cut, offsetof_state()), state)
+    combine(s, OP_OR_I64, differs, differs, word)
+    combine(s, OP_ADD_I64, word, load_from(s, word, cut, offsetof_slot()), cpu)
+    load_from(s, word, word, 0)
+    combine(s, OP_XOR_I64, word, word, load_from(s, held, cut, offsetof_tb()))
+    combine(s, OP_OR_I64, differs, differs, word)
+    load_from(s, rcx, cells, CELL_RCX)
     emit_flags_kind(s, dc)
-    tcg_gen_brcondi_i64_x86_64(s, COND_NE, <void*>(w - <uintptr_t>s), 0, miss)
+    tcg_gen_brcondi_i64_x86_64(s, COND_NE, number_of_temp(s, differs), 0, slow)
+    tcg_temp_free_internal_x86_64(s, differs)
     tcg_temp_free_internal_x86_64(s, word)
-    tcg_temp_free_internal_x86_64(s, temp_of(s, entry))
-    tcg_temp_free_internal_x86_64(s, temp_of(s, cells))
-    tcg_gen_lookup_and_goto_ptr_x86_64(s)
+    tcg_temp_free_internal_x86_64(s, held)
+    tcg_temp_free_internal_x86_64(s, cells)
+    tcg_temp_free_internal_x86_64(s, cut)
+    tcg_temp_free_internal_x86_64(s, state)
+    tcg_temp_free_internal_x86_64(s, cpu)
+    emit_goto(s, code)
+
+cdef inline void emit_lookup(Engine* e, char* s, const char* dc) noexcept nogil:
+    """RCX is the target: go there if the table has it.  On a miss what is emitted next runs."""
+    cdef void* slow = gen_new_label_x86_64(s)
+    cdef void* miss = gen_new_label_x86_64(s)
+    cdef void* code = tcg_temp_new_internal_x86_64(s, TYPE_I64, True)
+    cdef void* went
+    emit_shortcut(e, s, dc, code, slow)
+    tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>slow)
+    emit_call(e, s, e.lookup_slow, &e.lookup_known, NULL)
+    went = constant(s, <uintptr_t>&e.went)
+    load_from(s, code, went, 0)
+    tcg_temp_free_internal_x86_64(s, went)
+    tcg_gen_brcondi_i64_x86_64(s, COND_EQ, number_of_temp(s, code), 0, miss)
+    emit_goto(s, code)
+    tcg_temp_free_internal_x86_64(s, code)
     tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>miss)
 
 cdef inline uint64_t transfer_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
@@ -80,9 +142,51 @@ cdef inline uint64_t transfer_follow(Engine* e, char* dc, uint64_t pc) noexcept 
     if part.kind != BT_RETURN and part.kind != BT_INDIRECT or not looks_up(dc):
         return pc
     if part.flags & PART_LOOKUP and part + 2 <= e.last_part:
-        emit_lookup(e, s, dc, wide)
+        emit_lookup(e, s, dc)
         return e.context_base + part[2].start - MISS_BYTES
     if part.flags & PART_FIRST and part.flags & PART_MONITOR:
         emit_rcx_save(e, s)
         return pc + (SAVE_BYTES_64 if wide else SAVE_BYTES_32)
     return pc
+
+cdef inline void find_code(Engine* e) noexcept nogil:
+    """Engine.went: the host's code for what the guest's target at CELL_TARGET is translated to, or NULL if it is not in the table.
+
+    Called by translated code that found no valid shortcut.
+    """
+    cdef Bt* b = <Bt*>e.world.style_state
+    cdef uint64_t target = cell_of(b, &e.ram, CELL_TARGET)[0], pc, state = shortcut_state(e, 0)
+    cdef Shortcut* cut
+    cdef uint64_t* slot
+    cdef char* tb
+    e.went = NULL
+    if b.bits != 64:
+        target &= 0xffffffffULL
+    pc = lookup_find(b, &e.ram, target)
+    if pc == 0:
+        return
+    env_u64(e.env, ENV_EIP)[0] = pc
+    e.went = helper_lookup_tb_ptr_x86_64(e.env)
+    slot = jump_slot(e.cpu, pc)
+    tb = <char*>slot[0]
+    if tb is not NULL and (<uint64_t*>(tb + TB_PC))[0] == pc and (<void**>(tb + TB_CODE))[0] == e.went:
+        cut = &(<Shortcut*>e.shortcuts)[target & (SHORTCUTS - 1)]
+        cut.target = target
+        cut.code = <uintptr_t>e.went
+        cut.tb = <uintptr_t>tb
+        cut.slot = <uint64_t>(<char*>slot - e.cpu)
+        cut.state = state | (<uint32_t*>(tb + TB_FLAGS))[0]
+
+cdef inline void shortcuts_check(Engine* e) noexcept nogil:
+    """The table of targets has been emptied: so are the shortcuts."""
+    cdef uint64_t clears = (<Bt*>e.world.style_state).clears
+    cdef uint64_t* seen = &e.seen_clears[env_u32(e.cpu, CPU_CLUSTER)[0] & 255]
+    if seen[0] != clears:
+        seen[0] = clears
+        memset(e.shortcuts, 0, SHORTCUTS * sizeof(Shortcut))
+
+cdef inline void shortcuts_follow(Engine* e, uintptr_t tb) noexcept nogil:
+    """The engine translates a block, described at `tb`.  It fills its memory upwards: when it starts anew, what lay there is gone."""
+    if tb <= e.last_tb:
+        memset(e.shortcuts, 0, SHORTCUTS * sizeof(Shortcut))
+    e.last_tb = tb

@@ -22,6 +22,7 @@ from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
+from pyx86v.engine.lookup cimport shortcuts_check
 from pyx86v.engine.operands cimport fetch_insn
 from pyx86v.engine.ops cimport env_cpl, env_update_hflags
 from pyx86v.engine.state cimport *
@@ -134,6 +135,7 @@ cdef inline void to_real(Engine* e) noexcept nogil:
         smap_closed(e)
         if env_cpl(e.env) == 0:
             cache_enter(e)
+            shortcuts_check(e)
     put_real(e)
 
 cdef inline void take_cells(Engine* e) noexcept nogil:

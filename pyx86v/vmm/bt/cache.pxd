@@ -132,6 +132,7 @@ ctypedef struct Bt:          # saved
     uint32_t bits            # of the code that the table of targets is for,
     uint32_t mode            # and its packed BtMode
     uint64_t clock
+    uint64_t clears          # how often the table was emptied
     uint32_t adaptive        # instructions that trap often become call-outs
     uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none
     PagingContext context    # maps the monitor's region
@@ -290,11 +291,22 @@ cdef inline char* table_of(const Bt* b, const Ram* ram) noexcept nogil:
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
     """No place matches any target.  Outside 64-bit mode the words have 4 bytes."""
     cdef uint32_t i
+    b.clears += 1
     cdef char* table = table_of(b, ram)
     if table is NULL:
         return
     for i in range(BT_TARGETS):
         table_put(b, table, i, bt_empty_key(i), 0)
+
+cdef inline uint64_t lookup_find(const Bt* b, const Ram* ram, uint64_t target) noexcept nogil:
+    """Where (linear) the table says that the translation of `target` lies, or 0."""
+    cdef const char* table = table_of(b, ram)
+    cdef uint64_t i = target & (BT_TARGETS - 1)
+    if table is NULL:
+        return 0
+    if b.bits == 64:
+        return (<const uint64_t*>table)[2 * i + 1] if (<const uint64_t*>table)[2 * i] == 0 - target else 0
+    return (<const uint32_t*>table)[2 * i + 1] if (<const uint32_t*>table)[2 * i] == <uint32_t>(0 - target) else 0
 
 cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
     """Translated code finds the translation of `target` at `code` (linear) by itself."""
