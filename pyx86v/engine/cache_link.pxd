@@ -5,7 +5,7 @@ A direct exit leads to a stub until its target has a translation; then its jump 
 taken needs no jump if it is translated next: it comes to lie in the jump's place, as in Adams and Agesen's translator (section 3).
 So the stub of the branch that is taken is moved out of the way, to the end of the page.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from pyx86v.engine.cache_kill cimport *
 from pyx86v.engine.cache_map cimport *
@@ -81,6 +81,39 @@ cdef inline void stub_move(Engine* e, const Unit* u, BtExit* x) noexcept nogil:
     x.stub = <uint16_t>(at - u.code)
     jump_set(e, u.code + x.at, at)
 
+cdef inline bint exit_is_open(Engine* e, const Unit* u, const BtExit* x) noexcept nogil:
+    """Does it lead to its stub?"""
+    cdef const uint8_t* p = ram_pointer(&e.ram, bt_of(e).code + u.code + x.at, 4)
+    cdef int32_t rel
+    if p is NULL or x.stub == NO_STUB:
+        return False
+    memcpy(&rel, p, 4)
+    return x.at + 4 + rel == x.stub
+
+cdef inline bint branch_turn(Engine* e, const Unit* u) noexcept nogil:
+    """Have the unit's Jcc test the opposite, and its two exits change places, if what it jumps to is not known yet.  True: done.
+
+    What is translated already cannot come to lie behind the branch, and a jump there would be one more block for the engine.
+    """
+    cdef BtExit* exits = exits_of(bt_of(e), &e.ram, u)
+    cdef uint8_t* p
+    cdef uint64_t target
+    if u.n_exits != 2 or insns_of(bt_of(e), &e.ram, u)[u.n_insns - 1].kind != BT_BRANCH or not exit_is_open(e, u, &exits[0]):
+        return False
+    p = ram_pointer(&e.ram, bt_of(e).code + u.code + exits[0].at - 2, 2)
+    if p is NULL or exits[0].at < 2 or p[0] != 0x0f or p[1] & 0xf0 != 0x80:
+        return False
+    p[1] ^= 1                                # Jcc: the lowest bit of the opcode negates (SDM 2D B.1.4.7)
+    target = exits[0].target
+    exits[0].target = exits[1].target
+    exits[1].target = target
+    return True
+
+cdef inline Unit* exit_leads_to(Engine* e, const Unit* u, const BtExit* x) noexcept nogil:
+    """The unit that the exit may be chained to, or NULL."""
+    cdef Unit* to = unit_find(bt_of(e), &e.ram, cache_pc(e, x.target), x.target, u.mode)
+    return to if to is not NULL and not to.flags & UNIT_CHECKED else NULL
+
 cdef inline void exits_settle(Engine* e, Unit* u) noexcept nogil:
     """A new unit's exits: those whose target is translated lead there, the stubs of the others give way."""
     cdef Bt* b = bt_of(e)
@@ -89,9 +122,11 @@ cdef inline void exits_settle(Engine* e, Unit* u) noexcept nogil:
     cdef int i
     if u.flags & UNIT_CHECKED:
         return
+    if u.n_exits == 2 and exit_leads_to(e, u, &exits[0]) is NULL and exit_leads_to(e, u, &exits[1]) is not NULL:
+        branch_turn(e, u)
     for i in range(u.n_exits):
-        to = unit_find(b, &e.ram, cache_pc(e, exits[i].target), exits[i].target, u.mode)
-        if to is not NULL and not to.flags & UNIT_CHECKED:
+        to = exit_leads_to(e, u, &exits[i])
+        if to is not NULL:
             jump_set(e, u.code + exits[i].at, to.code)
             exits[i].stub = NO_STUB
             b.count.chains += 1
@@ -106,6 +141,9 @@ cdef inline void chain(Engine* e, uint32_t from_unit, int exit, Unit* to, uint64
     if u is NULL or to.flags & UNIT_CHECKED or u.space != to.space or generation != b.count.generations:
         return
     if exit >= 0 and not u.flags & UNIT_DEAD:
+        if exit == 1 and branch_turn(e, u):
+            exit = 0
+            cache_patched(e, u.code + exits_of(b, &e.ram, u)[0].at - 2, 2)
         jump_patch(e, u.code + exits_of(b, &e.ram, u)[exit].at, to.code)
         b.count.chains += 1
     elif exit < 0 and u.code_bytes >= 5 and u.flags & UNIT_DEAD:
