@@ -216,6 +216,7 @@ class Translated(Machine):
         super().__init__(bits, 1, stack16)
         self.size = 8 if self.wide else 4
         self.put(CELL, cells_page())
+        self.set_cell("ss", SELECTORS[2])
         empty = (word for n in range(LAYOUT["targets"]) for word in (empty_key(n) & (1 << 8 * self.size) - 1, 0))
         self.put(TARGETS, array("Q" if self.wide else "I", empty).tobytes())
         self.landing = CACHE_BYTES - 0x10

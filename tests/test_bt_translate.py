@@ -171,6 +171,8 @@ def special(rng, bits):
         "mov from cr": lambda: cr(0x20, rng.choice((0, 2, 3, 4))),
         "mov from cs": lambda: size() + rng.choice((b"", rex(rng, bits, rng.randrange(2), 0, rng.randrange(2)))) + b"\x8c"
         + modrm(rng, bits, 1, b"", register=rng.choice((None, rng.randrange(8)))),
+        "mov from ss": lambda: rng.choice((b"", b"\x66")) + rng.choice((b"", rex(rng, bits, rng.randrange(2), 0, rng.randrange(2)))) + b"\x8c"
+        + modrm(rng, bits, 2, b"", register=rng.randrange(8)),
     }
     if bits == 64:
         forms |= {"mov from cr8": lambda: cr(0x20, 8), "mov to cr8": lambda: cr(0x22, 8), "swapgs": lambda: b"\x0f\x01\xf8"}
@@ -220,6 +222,7 @@ def system(pair, rng):
     guest.uc.reg_write(x86.UC_X86_REG_CR2, rng.getrandbits(32))
     for name, register in (("cr0", x86.UC_X86_REG_CR0), ("cr2", x86.UC_X86_REG_CR2), ("cr3", x86.UC_X86_REG_CR3), ("cr4", x86.UC_X86_REG_CR4)):
         translated.set_cell(name, guest.uc.reg_read(register))
+    assert translated.cell("ss") == guest.uc.reg_read(x86.UC_X86_REG_SS) != translated.uc.reg_read(x86.UC_X86_REG_SS)
     assert translated.cell("cr3") != translated.uc.reg_read(x86.UC_X86_REG_CR3) and translated.cell("cr4") != translated.uc.reg_read(x86.UC_X86_REG_CR4)
     if pair.bits == 64:
         guest.uc.msr_write(0xc0000102, OTHER)
@@ -343,6 +346,23 @@ def test_compatibility_mode_borrows_no_register(code):
     assert kinds(translate(code + NOP * 9, 0x1000, 32, compatibility=True))[0] == "callout"
 
 
+def test_mov_from_ss_to_memory_is_a_call_out():
+    """It would need a register, and its operand may need any."""
+    assert kinds(translate(b"\x8c\xd0\x8c\x10" + NOP * 9, 0x1000, 64)) == ["ss_read", "callout"]
+
+
+@pytest.mark.parametrize("code", [bytes.fromhex(f"f3{wide}0fae{modrm:x}") for modrm in (0xc0, 0xca, 0xd3, 0xdd) for wide in ("", "48")])
+def test_base_instructions_are_the_guests_only_when_its_cr4_says_so(code):
+    """RDFSBASE and its like: the real CR4.FSGSBASE is set for SWAPGS."""
+    assert kinds(translate(code + NOP * 9, 0x1000, 64, fsgsbase=True))[0] == "copied"
+    assert kinds(translate(code + NOP * 9, 0x1000, 64, fsgsbase=False)) == ["callout"]
+
+
+def test_swapgs_needs_them():
+    assert kinds(translate(b"\x0f\x01\xf8" + NOP * 9, 0x1000, 64, fsgsbase=False))[0] == "swapgs"
+    assert kinds(translate(b"\x0f\x01\xf8" + NOP * 9, 0x1000, 64, swapgs=False)) == ["callout"]
+
+
 def test_too_long_an_instruction_is_a_call_out():
     unit = translate(b"\x66" * 15 + NOP * 10, 0x1000, 64)
     assert kinds(unit) == ["callout"] and unit["insns"][0]["callout"] == "unknown"
@@ -356,7 +376,7 @@ def test_instruction_pointers_wrap():
 
 SEVENTEEN_ENCODINGS = {
     "sgdt": "0f0103", "sidt": "0f010b", "sldt": "0f00c0", "str": "0f00c8", "smsw": "0f01e0", "pushf": "9c", "popf": "9d", "lar": "0f02c1",
-    "lsl": "0f03c1", "verr": "0f00e0", "verw": "0f00e8", "mov_from_segment": "8cd0", "push_segment": "16", "mov_to_segment": "8ed8",
+    "lsl": "0f03c1", "verr": "0f00e0", "verw": "0f00e8", "mov_from_segment": "8c13", "push_segment": "16", "mov_to_segment": "8ed8",
     "pop_segment": "1f", "call_far": "ff1b", "jmp_far": "ff2b", "ret_far": "cb", "int": "cd80"}
 
 

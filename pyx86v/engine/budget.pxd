@@ -13,7 +13,7 @@ costs at least one unit, and at most MAX_INSN_UNITS.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pyx86v.cost.ledger cimport charge_block
-from pyx86v.engine.census cimport census_count
+from pyx86v.engine.census cimport census_called, census_count
 from pyx86v.engine.state cimport BlockRecord, Engine
 
 cdef enum:
@@ -101,6 +101,9 @@ cdef inline void retire(Engine* e, uint64_t rip, bint priced) noexcept nogil:
     cdef int64_t units = 64
     if n >= 0 and n < r.count:
         units = <int64_t>units_before(e, r, n + 1) - <int64_t>units_before(e, r, n)
-        if e.audit:
+    if e.audit:
+        if r.translated:
+            census_called(e, e.called, e.called_at)
+        elif n >= 0 and n < r.count:
             census_count(e, r, n, n + 1, 1)
     charge_block(e.ledger, units if priced else 0, 1)

@@ -153,6 +153,10 @@ cdef inline void cache_leave(Engine* e) noexcept nogil:
         env_u32(e.env, ENV_HFLAGS)[0] |= HF_INHIBIT_IRQ
     env_u64(e.env, ENV_EIP)[0] = p.eip
 
+cdef inline bint has_fsgsbase(Engine* e) noexcept nogil:
+    """Has the processor RDGSBASE and its like (SDM 2A, CPUID leaf 7, EBX bit 0)?"""
+    return env_u32(e.env, ENV_FEATURES_7_EBX)[0] & 1 != 0
+
 cdef inline uint32_t cache_mode(Engine* e, BtMode* m) noexcept nogil:
     """What a translation depends on, virtual state; packed for looking it up."""
     cdef EnvSegment* ss = env_segment(e.env, SEG_SS)
@@ -162,12 +166,13 @@ cdef inline uint32_t cache_mode(Engine* e, BtMode* m) noexcept nogil:
     m.ss_flat = m.bits == 64 or ss32 and ss.base == 0
     m.cs_flat = m.bits == 64 or env_segment(e.env, SEG_CS).base == 0
     m.smap = e.vcpu.paging.cr4 & CR4_SMAP != 0
-    m.fsgsbase = 0
+    m.fsgsbase = env_u64(e.env, ENV_CR)[4] & CR4_FSGSBASE != 0
+    m.swapgs = has_fsgsbase(e)
     m.compatibility = m.bits != 64 and env_u32(e.env, ENV_HFLAGS)[0] & HF_LMA != 0
     m.cs = <uint16_t>env_segment(e.env, SEG_CS).selector
     m.n_no_inline = m.n_stop_before = 0
     return <uint32_t>m.cs << 16 | <uint32_t>(m.bits >> 4) | <uint32_t>m.ss32 << 4 | <uint32_t>m.ss_flat << 5 | \
-        <uint32_t>m.cs_flat << 6 | <uint32_t>m.smap << 7 | <uint32_t>m.compatibility << 8
+        <uint32_t>m.cs_flat << 6 | <uint32_t>m.smap << 7 | <uint32_t>m.compatibility << 8 | <uint32_t>m.fsgsbase << 9
 
 cdef inline uint64_t cache_pc(Engine* e, uint64_t eip) noexcept nogil:
     """Linear address of the guest's `eip`, virtual state."""
@@ -189,12 +194,11 @@ cdef inline void context_fill(Engine* e, Bt* b) noexcept nogil:
     c.window.size = e.ram.size
     c.window.a20_mask = ~<uint64_t>0
 
-cdef inline void cells_fill(Engine* e, bint wide) noexcept nogil:
-    """What translated code reads of the guest's state.  Virtual state."""
+cdef inline void cells_fill(Engine* e, uint32_t key) noexcept nogil:
+    """What translated code reads of the guest's state, whose packed mode is `key`.  Virtual state."""
     cdef Bt* b = bt_of(e)
     cdef uint64_t flags = env_u64(e.env, ENV_EFLAGS)[0]
     cdef uint64_t* cr = env_u64(e.env, ENV_CR)
-    cdef int i
     cell_of(b, &e.ram, CELL_IF)[0] = flags & FL_IF
     cell_of(b, &e.ram, CELL_IOPL)[0] = flags & FL_IOPL
     cell_of(b, &e.ram, CELL_CR0)[0] = cr[0]
@@ -202,11 +206,13 @@ cdef inline void cells_fill(Engine* e, bint wide) noexcept nogil:
     cell_of(b, &e.ram, CELL_CR3)[0] = cr[3]
     cell_of(b, &e.ram, CELL_CR4)[0] = cr[4]
     cell_of(b, &e.ram, CELL_CR8)[0] = ops_get(&e.ops, REG_CR8)
+    cell_of(b, &e.ram, CELL_SS)[0] = env_segment(e.env, SEG_SS).selector & 0xffff
+    cell_of(b, &e.ram, CELL_GS_OTHER)[0] = env_u64(e.env, ENV_KERNEL_GS_BASE)[0]
     cell_of(b, &e.ram, CELL_CR8_HOLD)[0] = lapic_listens(&e.world.platform.lapic, e.world.platform.ioapic.low, 24)
-    i = 64 if wide else 32
     context_fill(e, b)
-    if b.bits != <uint32_t>i:
-        b.bits = <uint32_t>i
+    if b.mode != key:
+        b.mode = key
+        b.bits = 64 if key & 7 == 4 else 32
         lookup_clear(b, &e.ram)
 
 cdef inline void smap_closed(Engine* e) noexcept nogil:
@@ -261,7 +267,7 @@ cdef inline void cache_enter(Engine* e) noexcept nogil:
     cdef uint32_t key = cache_mode(e, &mode)
     cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0]
     cdef Unit* u
-    cells_fill(e, mode.bits == 64)
+    cells_fill(e, key)
     if b.recheck:
         space_choose(b, &e.ram, &e.vcpu.paging)
     e.vcpu.ring.target = eip

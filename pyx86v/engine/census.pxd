@@ -45,27 +45,37 @@ cdef inline void census_count(Engine* e, const BlockRecord* r, int first, int en
 
     What is uncounted was counted last, so the address of the first one is right again when its count is 0.
     """
-    cdef Census* census = &e.world.census
     cdef const InsnMark* m = &e.marks[r.first_mark]
-    cdef uint64_t mode = e.world.census.mode
-    cdef uint64_t* count
     cdef uint64_t address
     cdef int i, number
     for i in range(first, end):
         number = m[i].flags >> MARK_SENSITIVE
         if not number:
             continue
-        count = &census.count[number][mode]
         address = r.pc + (m[i - 1].end if i else 0)
         if r.translated:
             address = guest_linear(e, address)
-        if count[0] == 0:
-            census.first[number][mode] = address
-        count[0] += <uint64_t>sign
-        site_count(census, address, number)[0] += <uint64_t>sign
+        census_one(&e.world.census, number, address, sign)
+
+cdef inline void census_one(Census* census, int number, uint64_t address, int sign) noexcept nogil:
+    cdef uint64_t* count = &census.count[number][census.mode]
+    if count[0] == 0:
+        census.first[number][census.mode] = address
+    count[0] += <uint64_t>sign
+    site_count(census, address, <uint64_t>number)[0] += <uint64_t>sign
 
 cdef inline void census_block(Engine* e, const BlockRecord* r) noexcept nogil:
     """A block was booked and is about to run.  No instruction but the last of a block changes mode or ring."""
+    census_look(e)
+    census_count(e, r, 0, r.count, 1)
+
+cdef inline void census_called(Engine* e, int number, uint64_t address) noexcept nogil:
+    """Retired: the monitor carried out a call-out of translated code, and it was in no block (number 0: not sensitive)."""
+    if number:
+        census_one(&e.world.census, number, address, 1)
+
+cdef inline void census_look(Engine* e) noexcept nogil:
+    """In which mode and ring is the guest?"""
     cdef Census* census = &e.world.census
     if env_u64(e.env, ENV_EFLAGS)[0] & FL_VM:
         census.mode = CENSUS_V86
@@ -74,4 +84,3 @@ cdef inline void census_block(Engine* e, const BlockRecord* r) noexcept nogil:
     else:
         census.mode = CENSUS_PAGING if env_u64(e.env, ENV_CR)[0] & CR0_PG else CENSUS_PROTECTED
         census.mode += e.vcpu.ring.cpl if e.vcpu.ring.real else <uint64_t>env_cpl(e.env)     # the guest's own ring
-    census_count(e, r, 0, r.count, 1)

@@ -147,6 +147,8 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             settle(e)
             grant(e, 0)
             e.budget[0] -= r.true_cost
+            if e.audit:
+                census_block(e, r)
             return
     if e.style.deprivileged and ring_block(e, r):
         leave_block(e, env_u64(e.env, ENV_EIP)[0])
@@ -482,6 +484,7 @@ cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     if in_cache(e):
         to_virtual(e)
         rip = env_u64(e.env, ENV_EIP)[0]
+        audit_callout(e, rip)
     if not e.style.deprivileged or not ring_takes(e, &number, rip, False):
         if event_of_invalid(e, rip, &ev, &f):
             dispatch(e, &ev)
@@ -549,7 +552,6 @@ cdef void engine_attach(Engine* e) noexcept:
     e.current = &e.own_current if e.portable else <BlockRecord**>(e.env + ENV_CURRENT)
     (<Engine**>(e.env + ENV_ENGINE))[0] = e
     cls = (<void***>(e.cpu + CPU_CLASS))[0]
-    env_u32(e.env, ENV_FEATURES_7_EBX)[0] |= 1 << 20        # SMAP: the walker enforces it
     cls[CLASS_TLB_FILL] = <void*>fill
     cls[CLASS_DEBUG] = <void*>on_debug
     cls[CLASS_EXEC_INTERRUPT] = <void*>on_request

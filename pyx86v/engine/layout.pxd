@@ -160,7 +160,7 @@ cdef enum:                     # CPUX86State
     ENV_INTERCEPT_DR_WRITE = 0x159e
     ENV_INTERCEPT_EXCEPTIONS = 0x15a0
     ENV_FEATURES_1_ECX = 0x1608
-    ENV_FEATURES_7_EBX = 0x160c
+    ENV_FEATURES_7_EBX = 0x1610
     ENV_IMAGE_BYTES = 0x15c0   # registers of every kind: what a world switch or a snapshot copies
     # The fixed-range MTRRs lie behind the image and the engine never reads them (ours live in
     # Vcpu.msr_value): their slots hold what translated code must reach relative to env.

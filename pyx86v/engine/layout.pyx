@@ -77,6 +77,20 @@ cdef str check_tables(uc_engine* uc, char* env):
     return None
 
 
+cdef str check_features(char* env):
+    """A bit that changes here changes in what CPUID says."""
+    cdef uint32_t before[4]
+    cdef uint32_t after[4]
+    for name, leaf, i, offset in (("1 ECX", 1, 2, ENV_FEATURES_1_ECX), ("7 EBX", 7, 1, ENV_FEATURES_7_EBX)):
+        cpu_x86_cpuid_x86_64(env, leaf, 0, &before[0], &before[1], &before[2], &before[3])
+        env_u32(env, offset)[0] ^= 1
+        cpu_x86_cpuid_x86_64(env, leaf, 0, &after[0], &after[1], &after[2], &after[3])
+        env_u32(env, offset)[0] ^= 1
+        if before[<int>i] ^ after[<int>i] != 1:
+            return f"CPUID {name}"
+    return None
+
+
 cdef str check_class(uc_engine* uc, char* cpu):
     cdef void** cls = (<void***>(cpu + CPU_CLASS))[0]
     if not plausible(cls) or cls[CLASS_TLB_FILL_SYSTEM] != <void*>x86_cpu_tlb_fill_x86_64:
@@ -277,9 +291,9 @@ def first_mismatch():
         cpu = uc_cpu(uc)
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
-        return (check_registers(uc, cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc) or check_block(uc)
-                or check_request(uc, cpu) or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu)
-                or check_exits(uc))
+        return (check_registers(uc, cpu_env(cpu)) or check_features(cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc)
+                or check_block(uc) or check_request(uc, cpu) or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu))
+                or check_soft_tlb(uc, cpu) or check_exits(uc))
     finally:
         uc_close(uc)
 

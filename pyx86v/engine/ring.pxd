@@ -8,7 +8,8 @@ does exactly what it does natively, faults included.  That the step is done is s
 (`ring_stepped`), or when it starts (`ring_block`).
 
 The real state: CPL 1 in place of 0 (paging's view of a supervisor, and another one than the user's), a GDT and an IDT that
-are empty, so that every segment load, IRET and far transfer traps; IF set and IOPL 0; CR4.TSD and CR0.WP set.
+are empty, so that every segment load, IRET and far transfer traps; IF set and IOPL 0; CR4.TSD and CR0.WP set (in translated
+code CR4.FSGSBASE instead of TSD).
 Invariants
 1. A machine that does not run is in the virtual state.
 2. The kernel's CS and SS change in hooks only: whatever loads them traps, or is taken before it runs (hole.pxd).
@@ -122,6 +123,8 @@ cdef inline void put_real(Engine* e) noexcept nogil:
         if e.style.translates:
             wide = env_bits(e.env) == 64
             cr[4] &= ~<uint64_t>CR4_TSD
+            if has_fsgsbase(e):
+                cr[4] |= CR4_FSGSBASE        # translations of SWAPGS use it; the guest's own are none unless it has set it
             monitor_segments(e, wide)
         env_update_hflags(e.env)
     if e.style.translates:
@@ -144,6 +147,7 @@ cdef inline void take_cells(Engine* e) noexcept nogil:
     r.flags = (cell_of(b, &e.ram, CELL_IF)[0] & FL_IF) | (cell_of(b, &e.ram, CELL_IOPL)[0] & FL_IOPL)
     if cr8 != ops_get(&e.ops, REG_CR8):
         ops_set(&e.ops, REG_CR8, cr8)
+    env_u64(e.env, ENV_KERNEL_GS_BASE)[0] = cell_of(b, &e.ram, CELL_GS_OTHER)[0]
     if not env_u32(e.env, ENV_HFLAGS)[0] & HF_CS64:
         put_segment(env_segment(e.env, SEG_GS), &r.gs)
     if is_cache_address(e, env_u64(e.env, ENV_FPIP)[0]):     # FXSAVE and its like show it
@@ -198,12 +202,13 @@ cdef inline void ring_peek(Engine* e, Peek* k) noexcept nogil:
 cdef inline void ring_back(Engine* e, const Peek* k) noexcept nogil:
     """Back to the real state where it was, if that is where the guest still is."""
     cdef uint64_t* gpr = env_u64(e.env, ENV_REGS)
+    cdef BtMode mode
     if not k.real:
         return
     if not e.style.translates or env_cpl(e.env) != 0 or env_u64(e.env, ENV_EIP)[0] != k.seen:
         to_real(e)
         return
-    cells_fill(e, env_bits(e.env) == 64)
+    cells_fill(e, cache_mode(e, &mode))
     put_real(e)
     env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ
     env_u64(e.env, ENV_EIP)[0] = k.eip

@@ -183,6 +183,8 @@ ctypedef struct Engine:
     BlockRecord closed_end   # stands for "the engine stopped here"
     BlockRecord lost         # where a block starts when the arena is full
     bint audit           # take the census
+    int called           # the instruction that the monitor carries out for translated code, as a sensitive one,
+    uint64_t called_at   # and its linear address
     Predictor* predictor     # NULL: branches are not predicted (branches.pxd)
     const BlockRecord* branch_block  # the block that ended in Predictor.last; NULL: none did
     uint8_t* page_state      # by host frame

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from pyx86v.arch.decode cimport Insn
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
-from pyx86v.cost.block cimport InsnInfo
+from pyx86v.cost.block cimport InsnInfo, MARK_SENSITIVE
 from pyx86v.cost.block cimport insn_decode as block_insn
 from pyx86v.cost.ledger cimport BT_DISPATCH, BT_TRANSLATE, TRANSLATION, charge, charge_units
 from pyx86v.engine.access cimport Fault
@@ -19,7 +19,8 @@ from pyx86v.engine.budget cimport grant, settle
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.cache_kill cimport *
 from pyx86v.engine.cache_link cimport *
-from pyx86v.engine.fill cimport noncanonical
+from pyx86v.engine.census cimport census_look
+from pyx86v.engine.fill cimport noncanonical, read_quiet
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.operands cimport fetch_insn
@@ -208,6 +209,20 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
     to_real(e)
     return CACHE_DONE
 
+cdef inline void audit_callout(Engine* e, uint64_t rip) noexcept nogil:
+    """In an audit: note what the monitor is about to carry out, which `retire` counts.  Virtual state."""
+    cdef uint8_t code[16]
+    cdef InsnInfo info
+    if not e.audit:
+        return
+    e.called_at = cache_pc(e, rip)
+    e.called = 0
+    read_quiet(e, e.called_at, code, 15)
+    code[15] = 0
+    if block_insn(e.decoder, code, 15, e.called_at, env_bits(e.env), &info) > 0:
+        e.called = info.flags >> MARK_SENSITIVE
+    census_look(e)
+
 cdef inline int cache_callout(Engine* e, bint adaptive, uint32_t* number, uint64_t* rip) noexcept nogil:
     """One guest instruction by the monitor (`adaptive`: because it writes page tables).  Virtual state, RIP at the instruction."""
     cdef Insn d
@@ -222,6 +237,7 @@ cdef inline int cache_callout(Engine* e, bint adaptive, uint32_t* number, uint64
         code = intercept_code(kind, &d)
     if code >= 0:
         number[0] = <uint32_t>(0x100 + code)
+        audit_callout(e, rip[0])
         return CACHE_EVENT
     ring_step(e, kind, rip[0], d.length)
     return CACHE_DONE
@@ -239,6 +255,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     if not software[0] or not is_cache_address(e, rip[0] - 2):
         to_virtual(e)
         rip[0] = env_u64(e.env, ENV_EIP)[0]
+        audit_callout(e, rip[0])
         return CACHE_EVENT
     software[0] = False
     place_find(e, rip[0] - 2, &p)

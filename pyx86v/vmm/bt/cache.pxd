@@ -129,7 +129,8 @@ ctypedef struct Bt:          # saved
     uint32_t pool_used
     uint32_t space           # the current one
     uint32_t recheck         # the guest's tables may have changed: choose the space anew
-    uint32_t bits            # of the code that the table of targets is for
+    uint32_t bits            # of the code that the table of targets is for,
+    uint32_t mode            # and its packed BtMode
     uint64_t clock
     uint32_t adaptive        # instructions that trap often become call-outs
     uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none

@@ -34,7 +34,7 @@ cdef enum:                   # offsets in the page of cells
     CELL_CR4 = 0x28
     CELL_CR8 = 0x30          # task priority, 0 to 15; written by translated MOV to CR8
     CELL_CR8_HOLD = 0x38     # not 0 (32 bits): the monitor wants to see every MOV to CR8
-    CELL_GS_OTHER = 0x40     # what SWAPGS exchanges the GS base with
+    CELL_GS_OTHER = 0x40     # what SWAPGS exchanges the GS base with; written by translated SWAPGS
     CELL_TARGET = 0x48       # guest instruction pointer, at BT_INT_LOOKUP
     CELL_JUMP = 0x50         # linear address in the translation cache
     CELL_RCX = 0x58          # guest's registers while expansions use them
@@ -44,6 +44,7 @@ cdef enum:                   # offsets in the page of cells
     CELL_SMALL = 0x80        # scratch
     CELL_IMAGE = 0x90        # POPF's image; PUSHF's lies below it
     CELL_INDEX = 0xa0        # 4 times the target, cut to 16 bits
+    CELL_SS = 0xa8           # the guest's SS selector, whose real one says ring 1
     CELL_ODD = 0x100         # 256 bytes: is this a byte 1 of an EFLAGS image that POPF calls out for?
     CELL_ODD_SMAP = 0x200    # 256 bytes: byte 2, with SMAP
     CELL_ODD_PLAIN = 0x300   # 256 bytes: byte 2, without

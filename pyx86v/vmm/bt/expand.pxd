@@ -267,6 +267,14 @@ cdef inline bint expand_cr_read(Emitter* e, int kind, int cr, int reg) noexcept 
     load(e, reg, cell)
     return True
 
+cdef inline bint expand_ss_read(Emitter* e, const Source* s, int reg) noexcept nogil:
+    """16 bits, zero-extended where the operand is larger (SDM 2B, MOV)."""
+    part(e, BT_SS_READ, PART_MONITOR | PART_FIRST, 0)
+    if s.op16:
+        byte(e, 0x66)
+    monitor_operand(e, False, 0x8b, reg, e.cells + CELL_SS, -1, 0)
+    return True
+
 cdef inline bint expand_cr8_write(Emitter* e, int reg) noexcept nogil:
     """Stored in place if the monitor does not hold CR8 and the value is below 16, both seen by one sum that is 0.
 

@@ -68,6 +68,7 @@ cdef enum:                   # BtPart.kind, BtInsn.kind
     BT_CR8_READ
     BT_CR8_WRITE
     BT_SWAPGS
+    BT_SS_READ               # MOV from SS to a register
     BT_CONSTANT              # MOV from CS, PUSH CS
     BT_CALLOUT
     BT_EXIT_STUB
@@ -128,7 +129,8 @@ ctypedef struct BtMode:      # what of the guest's state a translation depends o
     uint8_t ss_flat          # SS: base 0 and B set; ignored in 64-bit mode
     uint8_t cs_flat          # guest's CS: base 0; ignored in 64-bit mode
     uint8_t smap             # CR4.SMAP
-    uint8_t fsgsbase         # the real CR4.FSGSBASE is set, and CELL_GS_OTHER is kept
+    uint8_t fsgsbase         # the guest's CR4.FSGSBASE: RDGSBASE and its like exist for it
+    uint8_t swapgs           # they exist for translations: the real CR4.FSGSBASE is set
     uint16_t cs              # guest's CS selector
     uint8_t n_no_inline
     uint8_t n_stop_before

@@ -156,7 +156,10 @@ cdef inline void meaning_of_group_one(const Source* s, Meaning* m) noexcept nogi
             m.kind = BT_CONSTANT
             m.sensitive = SENSITIVE_MOV_FROM_SEGMENT
         elif s.reg == SEG_SS:
-            out(m, CALLOUT_SENSITIVE, SENSITIVE_MOV_FROM_SEGMENT)
+            m.kind = BT_SS_READ
+            m.sensitive = SENSITIVE_MOV_FROM_SEGMENT
+            if s.mod != 3:
+                out(m, CALLOUT_SENSITIVE, SENSITIVE_MOV_FROM_SEGMENT)
         elif s.reg == SEG_GS and s.bits != 64:
             out(m, CALLOUT_SEGMENT, 0)
         elif s.reg > SEG_GS:
@@ -177,7 +180,7 @@ cdef inline void meaning_of_group_one(const Source* s, Meaning* m) noexcept nogi
 cdef inline void meaning_of_0f01(const Source* s, const BtMode* mode, Meaning* m) noexcept nogil:
     cdef int number = OF_0F01[s.f.modrm]
     if s.f.modrm == 0xf8 and s.bits == 64:
-        if mode.fsgsbase:
+        if mode.swapgs:
             m.kind = BT_SWAPGS
             m.sensitive = number
             return
@@ -233,6 +236,8 @@ cdef inline void meaning_of_group_0f(const Source* s, const BtMode* mode, Meanin
     elif op == 0xae:                                     # XSAVE, XRSTOR, XSAVEOPT; FXSAVE stores where the last x87 instruction lay
         if s.mod != 3 and (4 <= s.reg <= 6 or s.reg == 0):
             out(m, CALLOUT_RARE, 0)
+        elif s.mod == 3 and s.reg < 4 and not mode.fsgsbase:
+            out(m, CALLOUT_UNKNOWN, 0)                   # RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE
     elif op == 0xb8:
         if not s.f.prefixes & PREFIX_REP:
             out(m, CALLOUT_UNKNOWN, 0)
@@ -371,6 +376,8 @@ cdef inline bint expand(Emitter* e, const Source* s, const BtMode* mode, int kin
         return expand_cr8_write(e, reg)
     if kind == BT_SWAPGS:
         return expand_swapgs(e)
+    if kind == BT_SS_READ:
+        return expand_ss_read(e, s, reg)
     if kind == BT_CONSTANT:
         return expand_push_cs(e, s, mode.cs) if s.f.opcode == 0x0e else expand_mov_from_cs(e, s, mode.cs)
     return callout(e)
@@ -489,11 +496,11 @@ cdef void bt_translator_init(BtTranslator* t) noexcept nogil:
 # For Python -------------------------------------------------------------------------------------------
 
 KINDS = ("copied", "branch", "call", "return", "indirect", "cli", "sti", "pushf", "popf", "rdtsc", "cr_read", "cr8_read", "cr8_write",
-         "swapgs", "constant", "callout", "stub")
+         "swapgs", "ss_read", "constant", "callout", "stub")
 CALLOUTS = ("", "sensitive", "unknown", "encoding", "segment", "stack", "adaptive", "rare", "event")
 ENDS = ("plain", "transfer", "callout", "window", "shadow")
 CELLS = {"if": CELL_IF, "iopl": CELL_IOPL, "cr0": CELL_CR0, "cr2": CELL_CR2, "cr3": CELL_CR3, "cr4": CELL_CR4, "cr8": CELL_CR8,
-         "cr8_hold": CELL_CR8_HOLD, "gs_other": CELL_GS_OTHER, "target": CELL_TARGET, "rcx": CELL_RCX, "rdx": CELL_RDX, "rsp": CELL_RSP}
+         "cr8_hold": CELL_CR8_HOLD, "gs_other": CELL_GS_OTHER, "ss": CELL_SS, "target": CELL_TARGET, "rcx": CELL_RCX, "rdx": CELL_RDX, "rsp": CELL_RSP}
 LAYOUT = {"base32": BT_BASE_32, "base64": BT_BASE_64, "data": BT_DATA, "table": BT_TABLE, "targets": BT_TARGETS}
 
 
@@ -510,8 +517,8 @@ def cells_page():
     return bytes(page[:4096])
 
 
-def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, cs=0x10, compatibility=False,
-              no_inline=(), stop_before=(), room=BT_MAX_CODE):
+def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat=True, cs_flat=True, smap=False, fsgsbase=True, swapgs=True, cs=0x10,
+              compatibility=False, no_inline=(), stop_before=(), room=BT_MAX_CODE):
     """Translate the unit that starts with `code` at instruction pointer `eip` of a 16-, 32- or 64-bit code segment.
 
     tc    linear address that the translation will have; at first the start of the translation cache
@@ -530,7 +537,7 @@ def translate(bytes code, uint64_t eip, int bits, *, tc=None, ss32=True, ss_flat
     bt_translator_init(&t)
     memset(&mode, 0, sizeof(mode))
     mode.bits, mode.ss32, mode.ss_flat, mode.cs_flat, mode.smap, mode.fsgsbase, mode.cs = bits, ss32, ss_flat, cs_flat, smap, fsgsbase, cs
-    mode.compatibility = compatibility
+    mode.swapgs, mode.compatibility = swapgs, compatibility
     mode.n_no_inline, mode.n_stop_before = len(no_inline), len(stop_before)
     for n, value in enumerate(no_inline):
         mode.no_inline[n] = value

@@ -3,7 +3,8 @@
  * bits     64
  * proves   nothing that a translating monitor does for itself is seen: the addresses where it lies are the guest's, unmapped (every
  *          access faults) or mapped (data, stack and code of the guest); code entered in the middle of its instructions; a
- *          code page that unmaps itself, one that changes its frame, one that writes what runs next; returns to odd places
+ *          code page that unmaps itself, one that changes its frame, one that writes what runs next; returns to odd places;
+ *          selectors and GS bases as loaded, and RDGSBASE only where CR4 has it
  * ends     debug-exit 0: each access and call did what the manual says; 1: a FAIL line
  * mission  28
  * qemu     yes
@@ -199,6 +200,61 @@ static void odd_returns(void)
     check_eq(sum, 64, "returns into a row");
 }
 
+#define OTHER_CODE 0x70                 /* a second descriptor of 64-bit code */
+
+/* mov %cs, %eax; ret, called through a register from each of two code segments. */
+static void selectors(void)
+{
+    static const u8 bytes[] = {0x8c, 0xc8, 0xc3};
+    u32 cs, ss, null;
+
+    gdt[OTHER_CODE / 8] = gdt[KCODE64 / 8];
+    place(CODE + 256, bytes, sizeof bytes);
+    for (u32 i = 0; i < ROUNDS; i++) {
+        u64 sel = i & 1 ? OTHER_CODE : KCODE64;
+
+        asm volatile("push %3; lea 1f(%%rip), %%rax; push %%rax; lretq; 1: call *%4; mov %%eax, %0; mov %%ss, %1; "
+                     "push %5; lea 1f(%%rip), %%rax; push %%rax; lretq; 1: xor %%eax, %%eax; mov %%eax, %%ss; mov $-1, %%rax; mov %%ss, %%rax; "
+                     "mov %%eax, %2; mov %6, %%eax; mov %%eax, %%ss"
+                     : "=&r"(cs), "=&r"(ss), "=&r"(null) : "r"(sel), "r"(CODE + 256), "r"((u64)KCODE64), "i"(KDATA) : "rax", "memory");
+        check_eq(cs, sel, "CS");
+        check_eq(ss, KDATA, "SS");
+        check_eq(null, 0, "a null SS");
+    }
+}
+
+#define GS_BASE   0xc0000101u
+#define GS_OTHER  0xc0000102u
+#define FSGSBASE  (1u << 16)
+
+static void gs_bases(void)
+{
+    u64 cr4 = read_cr4(), base = rdmsr(GS_BASE), got = 0;
+
+    write_cr4(cr4 & ~(u64)FSGSBASE);
+    for (u32 i = 0; i < ROUNDS; i++) {
+        wrmsr(GS_OTHER, CODE + i);
+        asm volatile("swapgs" : : : "memory");
+        check_eq(rdmsr(GS_BASE), CODE + i, "GS base");
+        check_eq(rdmsr(GS_OTHER), base, "the other base");
+        asm volatile("swapgs" : : : "memory");
+        TRY("rdgsbase %0", : "+r"(got));
+        check_fault(6, 0, "RDGSBASE without CR4.FSGSBASE");
+        TRY("wrgsbase %0", : : "r"(got));
+        check_fault(6, 0, "WRGSBASE without CR4.FSGSBASE");
+        if (i % 16 || !(cpuid(7, 0).b & 1))
+            continue;
+        write_cr4(cr4 | FSGSBASE);
+        TRY("wrgsbase %1; swapgs; swapgs; rdgsbase %0", : "=&r"(got) : "r"(CODE - i));
+        check_no_fault("RDGSBASE");
+        check_eq(got, CODE - i, "RDGSBASE");
+        write_cr4(cr4 & ~(u64)FSGSBASE);
+        wrmsr(GS_BASE, base);
+    }
+    check_eq(rdmsr(GS_BASE), base, "GS base, at last");
+    write_cr4(cr4);
+}
+
 int main64(void)
 {
     protect_memory();
@@ -223,6 +279,9 @@ int main64(void)
     rewrite_ahead();
     print("own code\n");
     odd_returns();
+    selectors();
+    gs_bases();
+    print("selectors\n");
     print("%08x\n", seen);
     return 0;
 }
