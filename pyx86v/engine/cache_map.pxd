@@ -213,6 +213,7 @@ cdef inline void cells_fill(Engine* e, uint32_t key) noexcept nogil:
     if b.mode != key:
         b.mode = key
         b.bits = 64 if key & 7 == 4 else 32
+        b.published = 1                      # its empty places look otherwise, too
         lookup_clear(b, &e.ram)
 
 cdef inline void smap_closed(Engine* e) noexcept nogil:

@@ -40,6 +40,7 @@ cdef enum:                   # what cache_interrupt answers
     CACHE_EVENT = 0          # the guest's own event, by number, in the virtual state
     CACHE_DONE = 1           # the guest goes on
     CACHE_FAULT = 2          # its code cannot be fetched: deliver the fault
+    MOST_AHEAD = 8           # units that are translated before they are reached
 
 # Reading the guest's code --------------------------------------------------------------------------
 
@@ -165,6 +166,28 @@ cdef inline uint64_t whole_insn(Engine* e, const uint8_t* code, uint64_t n, uint
     cdef int length = block_insn(e.decoder, code, <uint32_t>min(n, <uint64_t>15), pc, env_bits(e.env), &info)
     return <uint64_t>length if 0 < <uint64_t>length <= n else min(n, <uint64_t>15)
 
+cdef inline void make_ahead(Engine* e, Unit* u, BtMode* m, uint32_t key) noexcept nogil:
+    """Translate what the new unit `u` goes on with for sure, as far as that needs no walk of tables: where it is in the same page."""
+    cdef Bt* b = bt_of(e)
+    cdef Fault f
+    cdef BtExit* x
+    cdef uint64_t pc, generation = b.count.generations
+    cdef Unit* to
+    cdef int i
+    for i in range(MOST_AHEAD):
+        if u.n_exits != 1 or u.flags or not unit_room(b):
+            return
+        x = exits_of(b, &e.ram, u)
+        pc = cache_pc(e, x.target)
+        if x.stub == NO_STUB or (pc ^ u.pc) >> PAGE_SHIFT or u.gfn2 != u.gfn or pc & PAGE_MASK > PAGE_SIZE - 16 * BT_INSNS:
+            return
+        m.n_no_inline = m.n_stop_before = 0
+        to = unit_make(e, x.target, m, key, 0, &f)
+        if to is NULL or to.flags or b.count.generations != generation:
+            return
+        exits_settle(e, u)
+        u = to
+
 # Going on --------------------------------------------------------------------------------------------------
 
 cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, Fault* f) noexcept nogil:
@@ -200,6 +223,7 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
             e.vcpu.ring.callout = True
             ring_step(e, callout_kind(&d), eip, d.length)
             return CACHE_DONE
+        make_ahead(e, u, &m, key)
     elif publish and not u.flags & UNIT_CHECKED:
         lookup_publish(b, &e.ram, eip, cache_base_of(&m) + u.code)
     if cut and u.code == cut:

@@ -133,8 +133,9 @@ ctypedef struct Bt:          # saved
     uint32_t mode            # and its packed BtMode
     uint64_t clock
     uint64_t clears          # how often the table was emptied
-    uint32_t adaptive        # instructions that trap often become call-outs
+    uint32_t published       # it has entries
     uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none
+    uint32_t adaptive        # instructions that trap often become call-outs
     PagingContext context    # maps the monitor's region
     Hot hot[HOT]             # by eip
     BtCounters count
@@ -291,7 +292,10 @@ cdef inline char* table_of(const Bt* b, const Ram* ram) noexcept nogil:
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
     """No place matches any target.  Outside 64-bit mode the words have 4 bytes."""
     cdef uint32_t i
+    if b.clears and not b.published:
+        return
     b.clears += 1
+    b.published = 0
     cdef char* table = table_of(b, ram)
     if table is NULL:
         return
@@ -311,6 +315,7 @@ cdef inline uint64_t lookup_find(const Bt* b, const Ram* ram, uint64_t target) n
 cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
     """Translated code finds the translation of `target` at `code` (linear) by itself."""
     cdef char* table = table_of(b, ram)
+    b.published = 1
     if table is not NULL:
         table_put(b, table, target & (BT_TARGETS - 1), 0 - target, code)
 
