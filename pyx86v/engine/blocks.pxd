@@ -119,76 +119,118 @@ cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
         last.flags = info.flags
         last.units = info.units + (last[-1].units if r.count > 1 else 0)
 
-cdef inline int cache_marks(Engine* e, BlockRecord* r, const Place* p, int n, const uint8_t* code) noexcept nogil:
-    """From the marks of translated instructions to those of the guest's that retire in the block.  Their number; an instruction of
-    the guest's has the price of all code since the one before it."""
-    cdef InsnMark* m = &e.marks[r.first_mark]
-    cdef BtInsn* insns = insns_of(bt_of(e), &e.ram, p.unit)
-    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)) - p.unit.code, end
-    cdef bint looks_up = r.size >= 2 and code[r.size - 2] == 0xcd and code[r.size - 1] == BT_INT_LOOKUP
-    cdef int i, k = p.insn, kept = 0
-    cdef uint32_t total = m[n - 1].units
-    if p.part.kind == BT_CALLOUT:            # the monitor's step will count it
-        return 0
-    for i in range(n):
-        end = start + m[i].end
-        if k >= p.unit.n_insns or insns[k].kind == BT_CALLOUT:
-            break
-        if insns[k].code_end != end and not (looks_up and i == n - 1):
-            continue
-        m[kept].end = m[i].end
-        m[kept].units = m[i].units
-        m[kept].flags = <uint16_t>((m[i].flags & (1 << MARK_SENSITIVE) - 1) | <uint16_t>insns[k].sensitive << MARK_SENSITIVE)
-        kept += 1
-        k += 1
-    if kept:
-        m[kept - 1].units = total
-    return kept
+ctypedef struct Retired:     # what of the guest's retires in a block of translated code
+    Unit* unit               # the last that it has code of,
+    int insn                 # the instruction of the unit that comes next,
+    int count                # instructions so far
+    uint32_t units           # and the price of all code so far
 
-cdef inline const BtPart* short_lookup(Engine* e, const BlockRecord* r, const Place* p, const uint8_t* code) noexcept nogil:
-    """The part behind the lookup of an indirect transfer that the engine does its own way (lookup.pxd), or NULL: such a block has all of
-    the lookup, up to the INT of a miss."""
-    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)) - p.unit.code
-    cdef const BtPart* parts = parts_of(bt_of(e), &e.ram, p.unit)
+cdef inline void cache_marks(Engine* e, BlockRecord* r, Retired* t, const InsnMark* from_, int n, uint32_t at, bint whole) noexcept nogil:
+    """Code of t.unit runs in the block: from the marks of translated instructions to those of the guest's that retire.
+
+    An instruction of the guest's has the price of all code since the one before it.
+    from_   n marks, of code at this offset of the unit
+    whole   the instruction under way retires with the last of them
+    """
+    cdef InsnMark* m = &e.marks[r.first_mark]
+    cdef const BtInsn* insns = insns_of(bt_of(e), &e.ram, t.unit)
+    cdef uint32_t before = <uint32_t>(cache_base(e) + t.unit.code + at - r.pc)
     cdef int i
-    if r.size < 2 or code[r.size - 2] != 0xcd or code[r.size - 1] != BT_INT_LOOKUP:
-        return NULL
-    for i in range(p.number, p.unit.n_parts - 2):
-        if parts[i].flags & PART_LOOKUP and parts[i].start >= start and parts[i + 2].start == start + r.size:
+    for i in range(n):
+        if t.insn >= t.unit.n_insns or insns[t.insn].kind == BT_CALLOUT:      # the monitor's step will count a call-out
+            break
+        if insns[t.insn].code_end != at + from_[i].end and not (whole and i == n - 1):
+            continue
+        m[t.count].end = <uint16_t>(before + from_[i].end)
+        m[t.count].units = t.units + from_[i].units
+        m[t.count].flags = <uint16_t>((from_[i].flags & (1 << MARK_SENSITIVE) - 1) | <uint16_t>insns[t.insn].sensitive << MARK_SENSITIVE)
+        t.count += 1
+        t.insn += 1
+    t.units += from_[n - 1].units
+    if t.count:
+        m[t.count - 1].units = t.units
+
+cdef inline const BtPart* short_lookup(Engine* e, const Unit* u, uint32_t at, uint32_t end) noexcept nogil:
+    """The part behind the lookup of an indirect transfer that the engine does its own way (lookup.pxd), or NULL: code [at, end) of
+    the unit has all of the lookup then, up to the INT of a miss."""
+    cdef const BtPart* parts = parts_of(bt_of(e), &e.ram, u)
+    cdef int i
+    for i in range(u.n_parts - 2):
+        if parts[i].flags & PART_LOOKUP and parts[i].start >= at and parts[i + 2].start == end:
             return &parts[i + 1]
     return NULL
 
-cdef inline int short_decode(Engine* e, BlockRecord* r, const Place* p, const BtPart* miss, const uint8_t* code) noexcept nogil:
-    """Marks of a block with a short lookup: what a processor would run, so the way of a hit instead of that of a miss.  Their number."""
-    cdef InsnMark* m = &e.marks[r.first_mark]
-    cdef InsnMark hit[MOST_INSNS]
-    cdef uint32_t size = p.unit.code_bytes - miss[1].start
-    cdef const uint8_t* rest = ram_pointer(&e.ram, bt_of(e).code + p.unit.code + miss[1].start, size)
-    cdef int n = block_decode(e.decoder, code, miss.start + p.unit.code - <uint32_t>(r.pc - cache_base(e)), r.pc, env_bits(e.env), m, ENGINE_MAX_INSNS)
-    cdef int k = block_decode(e.decoder, rest, size, r.pc, env_bits(e.env), hit, MOST_INSNS) if rest is not NULL else 0, i
+cdef inline int code_marks(Engine* e, const Unit* u, uint32_t at, uint32_t end, InsnMark* m) noexcept nogil:
+    """Marks of code [at, end) of the unit, priced; how many, 0: none of it is there."""
+    cdef const uint8_t* code = ram_pointer(&e.ram, bt_of(e).code + u.code + at, end - at if end > at else 1)
+    cdef int n = 0
+    if code is not NULL and end > at:
+        n = block_decode(e.decoder, code, end - at, 0, env_bits(e.env), m, MOST_INSNS)
     price_marks(m, n)
-    for i in range(k):
-        if hit[i].flags & MARK_CT:
-            price_marks(hit, i + 1)
-            m[n - 1].units += hit[i].units
-            break
-    m[n - 1].end = r.size
     return n
 
-cdef inline bint cache_transfers(Engine* e, const Place* p, int kept, const BlockRecord* r) noexcept nogil:
+cdef inline int hit_marks(Engine* e, const Unit* u, uint32_t at, const BtPart* miss, InsnMark* m) noexcept nogil:
+    """Marks of a short lookup: what a processor would run, so the way of a hit instead of that of a miss."""
+    cdef InsnMark hit[MOST_INSNS]
+    cdef int n = code_marks(e, u, at, miss.start, m), k = code_marks(e, u, miss[1].start, u.code_bytes, hit), i
+    for i in range(k):
+        if hit[i].flags & MARK_CT:
+            m[n - 1].units += hit[i].units
+            break
+    m[n - 1].end = miss[1].start - at
+    return n
+
+cdef inline void cache_segments(Engine* e, BlockRecord* r, const Place* p, Retired* t) noexcept nogil:
+    """What retires in the block, unit by unit: it has more than one where unit_follow (parts.pxd) went on."""
+    cdef InsnMark m[MOST_INSNS]
+    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)), stop = start + r.size, at = start - p.unit.code, end, jump
+    cdef const BtPart* miss
+    cdef Unit* next_
+    cdef int n
+    t.unit = p.unit
+    t.insn = p.insn
+    t.count = 0
+    t.units = 0
+    while True:
+        end = stop - t.unit.code
+        next_ = unit_joined(e, t.unit)
+        jump = exits_of(bt_of(e), &e.ram, t.unit).at + 4 if next_ is not NULL else 0
+        if next_ is not NULL and jump < end:
+            end = jump
+        else:
+            next_ = NULL
+        miss = short_lookup(e, t.unit, at, end)
+        n = hit_marks(e, t.unit, at, miss, m) if miss is not NULL else code_marks(e, t.unit, at, end, m)
+        if n == 0:
+            return
+        cache_marks(e, r, t, m, n, at, next_ is NULL and ends_by_lookup(e, t.unit, end))
+        if next_ is NULL:
+            return
+        if t.count:
+            e.marks[r.first_mark + t.count - 1].end = <uint16_t>(next_.code - start)
+        t.unit = next_
+        t.insn = 0
+        at = 0
+
+cdef inline bint ends_by_lookup(Engine* e, const Unit* u, uint32_t end) noexcept nogil:
+    """Is INT BT_INT_LOOKUP the last of the unit's code before `end`?  The instruction has retired then."""
+    cdef const uint8_t* p = ram_pointer(&e.ram, bt_of(e).code + u.code + end - 2, 2) if end >= 2 else NULL
+    return p is not NULL and p[0] == 0xcd and p[1] == BT_INT_LOOKUP
+
+cdef inline bint cache_transfers(Engine* e, const Place* p, const Retired* t) noexcept nogil:
     """Is the block's end one where the guest takes interrupts?"""
     cdef BtExit* exits = exits_of(bt_of(e), &e.ram, p.unit)
     if p.exit >= 0:
         return exits[p.exit].transfer == EXIT_TRANSFER or exits[p.exit].transfer == EXIT_WINDOW
-    return kept and p.insn + kept == p.unit.n_insns and (p.unit.ends_with == BT_END_TRANSFER or p.unit.ends_with == BT_END_WINDOW)
+    return t.count and t.insn == t.unit.n_insns and (t.unit.ends_with == BT_END_TRANSFER or t.unit.ends_with == BT_END_WINDOW)
 
 cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     """record_decode of a block of translated code: it counts the guest's instructions, and costs what its own do."""
-    cdef uint8_t code[BT_MAX_CODE + 32]
+    cdef uint8_t code[BT_MAX_CODE]
+    cdef InsnMark m[MOST_INSNS]
     cdef Place p
-    cdef const BtPart* miss = NULL
-    cdef int n, kept = 0
-    cdef uint32_t units
+    cdef Retired t
+    cdef int n
     if size > BT_MAX_CODE:
         size = BT_MAX_CODE
     elif size == 0:
@@ -201,28 +243,25 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     r.translated = TRANSLATED
     r.plain = 0
     r.slot = 0
-    read_quiet(e, pc, code, size)
+    t.count = 0
     place_find(e, pc, &p)
-    if p.unit is not NULL and p.part is not NULL:
-        miss = short_lookup(e, r, &p, code)
-    if miss is not NULL:
-        n = short_decode(e, r, &p, miss, code)
-    else:
-        n = block_decode(e.decoder, code, size, pc, env_bits(e.env), &e.marks[r.first_mark], ENGINE_MAX_INSNS)
-        price_marks(&e.marks[r.first_mark], n)
-    units = e.marks[r.first_mark + n - 1].units
-    if p.unit is not NULL and p.part is not NULL and not p.dead and not p.part.flags & PART_EXIT:
-        kept = cache_marks(e, r, &p, n, code)
+    if p.unit is not NULL and p.part is not NULL and not p.dead and p.exit < 0 and p.part.kind != BT_CALLOUT and not p.part.flags & PART_EXIT:
+        cache_segments(e, r, &p, &t)
         if not p.defined:
             r.translated = TRANSLATED_INSIDE
-    if p.unit is not NULL and not p.dead and cache_transfers(e, &p, kept, r):
+    else:
+        read_quiet(e, pc, code, size)
+        n = block_decode(e.decoder, code, size, pc, env_bits(e.env), m, MOST_INSNS)
+        price_marks(m, n)
+        t.units = m[n - 1].units
+    if p.unit is not NULL and not p.dead and cache_transfers(e, &p, &t):
         r.flags |= REC_TRANSFER
-    r.count = <uint16_t>kept
-    e.mark_count = r.first_mark + <uint64_t>kept
+    r.count = <uint16_t>t.count
+    e.mark_count = r.first_mark + <uint64_t>t.count
     r.frame = r.frame2 = <uint32_t>code_frame(e, pc)
     if r is &e.lost or resume_flag(e) or census_wants(e, r):
         r.flags |= REC_SLOW
-    r.true_cost = pack(e, units, <uint64_t>kept)
+    r.true_cost = pack(e, t.units, <uint64_t>t.count)
     r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
 
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:

@@ -40,6 +40,11 @@ cdef inline void unit_kill(Engine* e, Unit* u) noexcept nogil:
     code[1] = BT_INT_EXIT
     cache_patched(e, u.code, 2)
 
+cdef inline bint unit_runs(Engine* e, const Unit* u) noexcept nogil:
+    """Is the unit's code in the block that runs?"""
+    cdef uint64_t at = e.current[0].pc - cache_base(e)
+    return at < <uint64_t>u.code + u.code_bytes and at + e.current[0].size > u.code
+
 cdef inline bint cache_written(Engine* e) noexcept nogil:
     """Guest code that was translated has been or will now be written: its units die.  True: one of them runs now."""
     cdef Bt* b = bt_of(e)
@@ -64,7 +69,7 @@ cdef inline bint cache_written(Engine* e) noexcept nogil:
             if u is NULL:
                 break
             if not u.flags & UNIT_DEAD and (wild or unit_touches(u, first, last, gfn)):
-                running |= in_cache(e) and e.current[0].pc - cache_base(e) - u.code < u.code_bytes
+                running |= in_cache(e) and unit_runs(e, u)
                 unit_kill(e, u)
                 weight = DEADLY_WRITE
             number = u.same_frame if u.gfn == gfn else u.same_frame2

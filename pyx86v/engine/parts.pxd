@@ -20,6 +20,7 @@ from pyx86v.vmm.bt.state cimport *
 
 cdef enum:
     MOST_INSNS = 256         # of a block of translated code
+    MOST_JOINED = 3          # units beyond the first
 
 cdef inline uint32_t block_room(const BtPart* part, const BtPart* last, uint32_t bytes) noexcept nogil:
     """Offset in the unit's code at which a block that starts in `part` ends at the latest: RDTSC is a block of its own."""
@@ -31,21 +32,26 @@ cdef inline uint32_t block_room(const BtPart* part, const BtPart* last, uint32_t
             return part.start
     return bytes
 
-cdef inline int block_insns(Engine* e, uint64_t pc, const Place* p) noexcept nogil:
-    """Instructions of the block at `pc`."""
-    cdef Bt* b = bt_of(e)
-    cdef uint32_t at = <uint32_t>(pc - cache_base(e)) - p.unit.code
-    cdef uint32_t end = block_room(e.part, e.last_part, p.unit.code_bytes)
-    cdef const uint8_t* code = ram_pointer(&e.ram, b.code + p.unit.code + at, <uint64_t>(end - at) if end > at else 1)
+cdef inline int block_insns(Engine* e, const Unit* u, uint32_t at) noexcept nogil:
+    """Instructions of the block at this offset of the unit, in e.part, as far as the unit goes."""
+    cdef uint32_t end = block_room(e.part, e.last_part, u.code_bytes)
+    cdef const uint8_t* code = ram_pointer(&e.ram, bt_of(e).code + u.code + at, <uint64_t>(end - at) if end > at else 1)
     cdef InsnMark marks[MOST_INSNS]
     cdef int n, i
     if code is NULL or end <= at:
         return 1
-    n = block_decode(e.decoder, code, end - at, pc, env_bits(e.env), marks, MOST_INSNS)
+    n = block_decode(e.decoder, code, end - at, 0, env_bits(e.env), marks, MOST_INSNS)
     for i in range(n):
         if marks[i].flags & MARK_CT:
             return i + 1
     return n
+
+cdef inline void context_enter(Engine* e, Unit* u, BtPart* part) noexcept nogil:
+    """The translator goes on in this part of the unit."""
+    e.context_unit = u
+    e.context_base = cache_base(e) + u.code
+    e.part = part
+    e.last_part = parts_of(bt_of(e), &e.ram, u) + (u.n_parts - 1)
 
 cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
     """The translator is at the start of a block of translated code, its context at `dc`."""
@@ -56,11 +62,11 @@ cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
     place_find(e, pc, &p)
     e.context = NULL
     if p.unit is not NULL and p.part is not NULL and not p.dead:
-        e.part = p.part
-        e.last_part = parts_of(bt_of(e), &e.ram, p.unit) + (p.unit.n_parts - 1)
-        n = block_insns(e, pc, &p)
+        context_enter(e, p.unit, p.part)
+        n = block_insns(e, p.unit, <uint32_t>(pc - e.context_base))
+        e.context_most = most[0]
+        e.context_joined = 0
         e.guest_index = (<int32_t*>(dc + DC_MEM_INDEX))[0]
-        e.context_base = cache_base(e) + p.unit.code
         e.context_tb = (<uint64_t*>(dc + DC_TB))[0]
         e.context_first = pc
         e.context = dc
@@ -71,6 +77,22 @@ cdef inline void part_at(Engine* e, uint64_t pc) noexcept nogil:
     while e.part < e.last_part and e.part[1].start <= <uint32_t>(pc - e.context_base):
         e.part += 1
 
+cdef inline uint64_t unit_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
+    """At the jump to the unit behind: where that begins, if the block goes on there.  Else `pc`."""
+    cdef const BtExit* x = exits_of(bt_of(e), &e.ram, e.context_unit)
+    cdef Unit* v
+    cdef int32_t most
+    if e.context_unit.n_exits != 1 or x.at != <uint32_t>(pc - e.context_base) + 1 or e.context_joined == MOST_JOINED:
+        return pc
+    v = unit_joined(e, e.context_unit)
+    if v is NULL or cache_base(e) + v.code + v.code_bytes - e.context_first > BT_MAX_CODE:
+        return pc
+    e.context_joined += 1
+    context_enter(e, v, parts_of(bt_of(e), &e.ram, v))
+    most = (<int32_t*>(dc + DC_NUM_INSNS))[0] - 1 + block_insns(e, v, 0)
+    (<int32_t*>(dc + DC_MAX_INSNS))[0] = min(most, e.context_most)
+    return e.context_base
+
 cdef inline int part_follow(const void* at, const void* exit, void* engine) noexcept nogil:
     """The translator is at the instruction `at`, if it is still at the block that part_limits saw.  Not an exit."""
     cdef Engine* e = <Engine*>engine
@@ -80,6 +102,9 @@ cdef inline int part_follow(const void* at, const void* exit, void* engine) noex
             (<uint64_t*>(dc + DC_PC_FIRST))[1] != pc or (<int32_t*>(dc + DC_NUM_INSNS))[0] == 0:
         return -1
     part_at(e, pc)
+    if unit_follow(e, dc, pc) != pc:
+        pc = e.context_base
+        (<uint64_t*>(dc + DC_PC_START))[0] = (<uint64_t*>(dc + DC_PC_START))[1] = pc
     if e.part.start == <uint32_t>(pc - e.context_base):
         pc = transfer_follow(e, dc, pc)
         (<uint64_t*>(dc + DC_PC_START))[0] = (<uint64_t*>(dc + DC_PC_START))[1] = pc

@@ -19,6 +19,7 @@ from pyx86v.mmu.mmu cimport Mmu
 from pyx86v.mmu.shadow_state cimport Shadow
 from pyx86v.mmu.state cimport Evicted
 from pyx86v.vmm.bt.state cimport BtPart, BtTranslator
+from pyx86v.vmm.bt.cache cimport Unit
 from pyx86v.vmm.guest cimport Event, Guest, Style, STYLE_STATE_BYTES, Vcpu
 
 cdef enum RecordFlags:
@@ -200,6 +201,9 @@ ctypedef struct Engine:
     uint64_t context_tb  # what it was at first,
     uint64_t context_first
     uint64_t context_base    # linear address of the unit's code,
+    Unit* context_unit
+    int32_t context_most # instructions that the block might have in all,
+    int context_joined   # and units that it has beyond the first;
     BtPart* part         # where it is in the unit,
     BtPart* last_part
     int32_t guest_index  # and the soft TLB that the guest's own accesses use
