@@ -43,7 +43,12 @@ cdef inline void unit_kill(Engine* e, Unit* u) noexcept nogil:
 cdef inline bint unit_runs(Engine* e, const Unit* u) noexcept nogil:
     """Is the unit's code in the block that runs?"""
     cdef uint64_t at = e.current[0].pc - cache_base(e)
-    return at < <uint64_t>u.code + u.code_bytes and at + e.current[0].size > u.code
+    cdef const Unit* v = unit_at(bt_of(e), &e.ram, at)
+    while v is not NULL and v is not u:
+        v = unit_behind(e, v)
+        if v is not NULL and v.code >= at + e.current[0].size:
+            return False
+    return v is not NULL
 
 cdef inline bint cache_written(Engine* e) noexcept nogil:
     """Guest code that was translated has been or will now be written: its units die.  True: one of them runs now."""

@@ -92,10 +92,11 @@ cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
     p.part = &parts[p.number]
     for i in range(p.unit.n_exits):
         if exits[i].at == at + 1 and at >= insns[p.unit.n_insns - 1].code_end or p.part.flags & PART_EXIT and (exits[i].stub == at or exits[i].stub + 2 == at):
-            p.exit = i
-            p.insn = p.unit.n_insns
-            p.eip = exits[i].target
-            return
+            p.exit = i                       # behind one's stub may lie the next one's
+    if p.exit >= 0:
+        p.insn = p.unit.n_insns
+        p.eip = exits[p.exit].target
+        return
     if p.part.flags & PART_EXIT:
         p.defined = False
         p.insn = p.unit.n_insns - 1
@@ -114,30 +115,35 @@ cdef inline void place_find(Engine* e, uint64_t rip, Place* p) noexcept nogil:
     if env_bits(e.env) != 64:
         p.eip &= 0xffffffffULL
 
-cdef inline Unit* unit_joined(Engine* e, const Unit* u) noexcept nogil:
-    """The unit behind `u` that it only jumps to because a unit has so many instructions, or NULL.
-
-    Such a jump is no place where the guest takes interrupts, so the engine makes one block of both (parts.pxd).
-    """
+cdef inline Unit* unit_behind(Engine* e, const Unit* u) noexcept nogil:
+    """The unit further on in the page that `u` only jumps to because a unit has so many instructions, or NULL."""
     cdef Bt* b = bt_of(e)
     cdef const BtExit* x = exits_of(b, &e.ram, u)
-    cdef const BtPart* first
     cdef const uint8_t* p
     cdef int32_t rel
     cdef Unit* v
-    if u.n_exits != 1 or u.flags or x is NULL or x.transfer != EXIT_PLAIN:
+    if u.n_exits != 1 or x is NULL or x.transfer != EXIT_PLAIN:
         return NULL
     p = ram_pointer(&e.ram, b.code + u.code + x.at - 1, 5)
     if p is NULL or x.at == 0 or p[0] != 0xe9:
         return NULL
     memcpy(&rel, p + 1, 4)
     v = unit_at(b, &e.ram, u.code + x.at + 4 + <int64_t>rel)
-    if v is NULL or v.code != <uint32_t>(u.code + x.at + 4 + rel) or v.flags or v.space != u.space or v.mode != u.mode:
-        return NULL
-    first = parts_of(b, &e.ram, v)
-    if v.code <= u.code or (v.code + v.code_bytes ^ u.code) >> PAGE_SHIFT or first is NULL or first.kind == BT_CALLOUT or first.kind == BT_RDTSC:
+    if v is NULL or v.code != <uint32_t>(u.code + x.at + 4 + rel) or v.code <= u.code or (v.code + v.code_bytes ^ u.code) >> PAGE_SHIFT:
         return NULL
     return v
+
+cdef inline Unit* unit_joined(Engine* e, const Unit* u) noexcept nogil:
+    """The unit behind `u` that the engine makes one block of with it, or NULL.
+
+    The jump between them is no place where the guest takes interrupts (parts.pxd).
+    """
+    cdef Unit* v = unit_behind(e, u)
+    cdef const BtPart* first
+    if v is NULL or (u.flags | v.flags) or v.space != u.space or v.mode != u.mode:
+        return NULL
+    first = parts_of(bt_of(e), &e.ram, v)
+    return v if first is not NULL and first.kind != BT_CALLOUT and first.kind != BT_RDTSC else NULL
 
 cdef inline uint64_t guest_linear(Engine* e, uint64_t rip) noexcept nogil:
     """Linear address of the guest's instruction that `rip` (real, in the code area) stands for."""

@@ -82,7 +82,7 @@ cdef inline uint64_t unit_follow(Engine* e, char* dc, uint64_t pc) noexcept nogi
     cdef const BtExit* x = exits_of(bt_of(e), &e.ram, e.context_unit)
     cdef Unit* v
     cdef int32_t most
-    if e.context_unit.n_exits != 1 or x.at != <uint32_t>(pc - e.context_base) + 1 or e.context_joined == MOST_JOINED:
+    if pc == e.context_first or e.context_unit.n_exits != 1 or x.at != <uint32_t>(pc - e.context_base) + 1 or e.context_joined == MOST_JOINED:
         return pc
     v = unit_joined(e, e.context_unit)
     if v is NULL or cache_base(e) + v.code + v.code_bytes - e.context_first > BT_MAX_CODE:
