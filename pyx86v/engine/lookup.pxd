@@ -11,8 +11,9 @@ Unicorn's own lookup of the next block is a chain of loads that depend on each o
 `Shortcut` has the end of that chain by the guest's target; what makes it valid is looked at beside the way.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from pyx86v.arch.regs cimport FL_RF, FL_TF, RCX
+from pyx86v.arch.types cimport PAGE_SHIFT
 from pyx86v.engine.inline cimport emit_call, temp_of
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.state cimport Engine
@@ -36,6 +37,7 @@ ctypedef struct Shortcut:    # where a target's translation was found last, a li
     uint64_t state           # for blocks of this kind and world (shortcut_state)
     uint64_t pad[3]
 
+cdef inline uint64_t offsetof_target() noexcept nogil: return 0
 cdef inline uint64_t offsetof_code() noexcept nogil: return 8
 cdef inline uint64_t offsetof_tb() noexcept nogil: return 16
 cdef inline uint64_t offsetof_slot() noexcept nogil: return 24
@@ -83,47 +85,46 @@ cdef inline void* constant(char* s, uint64_t value) noexcept nogil:
 cdef inline void emit_goto(char* s, void* code) noexcept nogil:
     tcg_gen_op1_x86_64(s, OP_GOTO_PTR, <uintptr_t>code)
 
-cdef inline void emit_shortcut(Engine* e, char* s, const char* dc, void* code, void* slow) noexcept nogil:
-    """RCX is the target: go where its shortcut says if that holds, else to the label `slow`.  RCX is the guest's either way."""
-    cdef void* rcx = <void*>register_temp(s, RCX)
-    cdef void* cells = temp_of(s, host_cell(e, s, 0))
+cdef inline void* emit_place(Engine* e, char* s, void* target) noexcept nogil:
+    """Where in Engine.shortcuts the target's is."""
     cdef void* cut = constant(s, <uintptr_t>e.shortcuts)
-    cdef void* state = constant(s, shortcut_state(e, (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0]))
-    cdef void* cpu = constant(s, <uintptr_t>e.cpu)
-    cdef void* differs = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
     cdef void* word = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
-    cdef void* held = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
-    combine(s, OP_ST_I64, rcx, cells, <void*>CELL_TARGET)
-    tcg_gen_andi_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, rcx), SHORTCUTS - 1)
+    tcg_gen_andi_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, target), SHORTCUTS - 1)
     tcg_gen_shli_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, word), SHORTCUT_SHIFT)
     combine(s, OP_ADD_I64, cut, cut, word)
-    load_from(s, code, cut, offsetof_code())
-    combine(s, OP_XOR_I64, differs, load_from(s, word, cut, 0), rcx)
+    tcg_temp_free_internal_x86_64(s, word)
+    return cut
+
+cdef inline void emit_check(Engine* e, char* s, const char* dc, void* differs, void* target, void* cut) noexcept nogil:
+    """`differs`: not 0 unless the shortcut is the target's and holds."""
+    cdef void* state = constant(s, shortcut_state(e, (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0]))
+    cdef void* cpu = constant(s, <uintptr_t>e.cpu)
+    cdef void* word = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
+    cdef void* held = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
+    combine(s, OP_XOR_I64, differs, load_from(s, word, cut, offsetof_target()), target)
     combine(s, OP_XOR_I64, word, load_from(s, word, cut, offsetof_state()), state)
     combine(s, OP_OR_I64, differs, differs, word)
     combine(s, OP_ADD_I64, word, load_from(s, word, cut, offsetof_slot()), cpu)
     load_from(s, word, word, 0)
     combine(s, OP_XOR_I64, word, word, load_from(s, held, cut, offsetof_tb()))
     combine(s, OP_OR_I64, differs, differs, word)
-    load_from(s, rcx, cells, CELL_RCX)
-    emit_flags_kind(s, dc)
-    tcg_gen_brcondi_i64_x86_64(s, COND_NE, number_of_temp(s, differs), 0, slow)
-    tcg_temp_free_internal_x86_64(s, differs)
     tcg_temp_free_internal_x86_64(s, word)
     tcg_temp_free_internal_x86_64(s, held)
-    tcg_temp_free_internal_x86_64(s, cells)
-    tcg_temp_free_internal_x86_64(s, cut)
-    tcg_temp_free_internal_x86_64(s, state)
     tcg_temp_free_internal_x86_64(s, cpu)
-    emit_goto(s, code)
+    tcg_temp_free_internal_x86_64(s, state)
 
-cdef inline void emit_lookup(Engine* e, char* s, const char* dc) noexcept nogil:
-    """RCX is the target: go there if the table has it.  On a miss what is emitted next runs."""
+cdef inline void emit_rest(Engine* e, char* s, const char* dc, void* differs, void* cut) noexcept nogil:
+    """Go where the shortcut says unless it `differs`, else where find_code does.  If that does not know, what is emitted next runs."""
     cdef void* slow = gen_new_label_x86_64(s)
     cdef void* miss = gen_new_label_x86_64(s)
     cdef void* code = tcg_temp_new_internal_x86_64(s, TYPE_I64, True)
     cdef void* went
-    emit_shortcut(e, s, dc, code, slow)
+    load_from(s, code, cut, offsetof_code())
+    emit_flags_kind(s, dc)
+    tcg_gen_brcondi_i64_x86_64(s, COND_NE, number_of_temp(s, differs), 0, slow)
+    tcg_temp_free_internal_x86_64(s, differs)
+    tcg_temp_free_internal_x86_64(s, cut)
+    emit_goto(s, code)
     tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>slow)
     emit_call(e, s, e.lookup_slow, &e.lookup_known, NULL)
     went = constant(s, <uintptr_t>&e.went)
@@ -133,6 +134,49 @@ cdef inline void emit_lookup(Engine* e, char* s, const char* dc) noexcept nogil:
     emit_goto(s, code)
     tcg_temp_free_internal_x86_64(s, code)
     tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>miss)
+
+cdef inline void emit_lookup(Engine* e, char* s, const char* dc) noexcept nogil:
+    """RCX is the target of an indirect transfer.  RCX is the guest's behind it, on a miss too."""
+    cdef void* rcx = <void*>register_temp(s, RCX)
+    cdef void* cells = temp_of(s, host_cell(e, s, 0))
+    cdef void* cut = emit_place(e, s, rcx)
+    cdef void* differs = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
+    combine(s, OP_ST_I64, rcx, cells, <void*>CELL_TARGET)
+    emit_check(e, s, dc, differs, rcx, cut)
+    load_from(s, rcx, cells, CELL_RCX)
+    tcg_temp_free_internal_x86_64(s, cells)
+    emit_rest(e, s, dc, differs, cut)
+
+cdef inline void emit_jump(Engine* e, char* s, const char* dc, uint64_t to) noexcept nogil:
+    """A direct jump to the translation of `to` in another page, where Unicorn links no blocks."""
+    cdef void* cell = temp_of(s, host_cell(e, s, CELL_TARGET))
+    cdef void* target = constant(s, to)
+    cdef void* cut = constant(s, <uintptr_t>&(<Shortcut*>e.shortcuts)[to & (SHORTCUTS - 1)])
+    cdef void* differs = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
+    combine(s, OP_ST_I64, target, cell, NULL)
+    tcg_temp_free_internal_x86_64(s, cell)
+    emit_check(e, s, dc, differs, target, cut)
+    tcg_temp_free_internal_x86_64(s, target)
+    emit_rest(e, s, dc, differs, cut)
+
+cdef inline void jump_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
+    """The translator is at `pc`.  If that is a jump to a translation in another page, go there by a shortcut."""
+    cdef const Unit* u = e.context_unit
+    cdef const BtExit* x = exits_of(<Bt*>e.world.style_state, &e.ram, u)
+    cdef const uint8_t* p
+    cdef uint32_t at = <uint32_t>(pc - e.context_base), page
+    cdef int32_t rel
+    cdef int i
+    for i in range(u.n_exits):
+        if x[i].at != at + 1 or not looks_up(dc):
+            continue
+        p = ram_pointer(&e.ram, (<Bt*>e.world.style_state).code + u.code + at, 5)
+        if p is NULL or p[0] != 0xe9:
+            return
+        memcpy(&rel, p + 1, 4)
+        page = (u.code + at + 5 + rel) >> PAGE_SHIFT
+        if page != u.code >> PAGE_SHIFT:
+            emit_jump(e, (<char**>(<char*>e.uc + UC_TCG_CONTEXT))[0], dc, x[i].target)
 
 cdef inline uint64_t transfer_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
     """The translator is at `pc`, the start of e.part.  Where it is to read on: behind what was emitted instead, or at `pc`."""

@@ -11,7 +11,7 @@ from pyx86v.arch.types cimport SUPERVISOR_SMAP
 from pyx86v.cost.block cimport InsnMark, MARK_CT, block_decode
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.lookup cimport transfer_follow
+from pyx86v.engine.lookup cimport jump_follow, transfer_follow
 from pyx86v.engine.state cimport *
 from pyx86v.engine.uc cimport uc_ctl_set_exits
 from pyx86v.mmu.memory cimport ram_pointer
@@ -109,6 +109,7 @@ cdef inline int part_follow(const void* at, const void* exit, void* engine) noex
         pc = transfer_follow(e, dc, pc)
         (<uint64_t*>(dc + DC_PC_START))[0] = (<uint64_t*>(dc + DC_PC_START))[1] = pc
         part_at(e, pc)
+    jump_follow(e, dc, pc)
     (<int32_t*>(dc + DC_MEM_INDEX))[0] = SUPERVISOR_SMAP if e.part.flags & PART_MONITOR else e.guest_index
     return -1
 
