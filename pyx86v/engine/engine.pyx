@@ -462,6 +462,16 @@ cdef void on_debug(void* cpu) noexcept nogil:
     env_u64(e.env, ENV_DR + 48)[0] |= debug_registers_hit(e, pc)
     raise_exception_err_x86_64(e.env, VEC_DB, 0)
 
+cdef bint on_request(void* cpu, int request) noexcept nogil:
+    """CPUClass.cpu_exec_interrupt, before a block is looked up: True when the guest goes on elsewhere, or stops."""
+    cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
+    env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] = 0
+    if not ring_stepped(e):
+        return False
+    if e.stopping:
+        uc_emu_stop(e.uc)
+    return True
+
 cdef bint on_invalid(uc_engine* uc, void* user) noexcept nogil:
     """UC_HOOK_INSN_INVALID: ours to emulate, or #UD."""
     cdef Engine* e = <Engine*>user
@@ -547,6 +557,7 @@ cdef void engine_attach(Engine* e) noexcept:
     cls = (<void***>(e.cpu + CPU_CLASS))[0]
     cls[CLASS_TLB_FILL] = <void*>fill
     cls[CLASS_DEBUG] = <void*>on_debug
+    cls[CLASS_EXEC_INTERRUPT] = <void*>on_request
     if not e.portable:
         (<void**>(<char*>e.uc + UC_ADD_INLINE_HOOK))[0] = <void*>emit_hook
         remove_exit_checks(e.uc, &EXIT_CHECK)

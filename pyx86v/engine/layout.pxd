@@ -39,6 +39,7 @@ cdef extern from *:
     extern int cpu_breakpoint_insert_x86_64(void *cpu, uint64_t pc, int flags, void **bp);
     extern void cpu_breakpoint_remove_all_x86_64(void *cpu, int flags);
     extern void breakpoint_handler_x86_64(void *cpu);
+    extern _Bool x86_cpu_exec_interrupt_x86_64(void *cpu, int request);
     extern void uc_add_inline_hook_x86_64(void *uc, void *hook, void **args, int n);
     /* translator */
     extern void *tcg_temp_new_internal_x86_64(void *s, int type, _Bool local);
@@ -73,6 +74,7 @@ cdef extern from *:
     int cpu_breakpoint_insert_x86_64(void* cpu, uint64_t pc, int flags, void** bp) noexcept nogil
     void cpu_breakpoint_remove_all_x86_64(void* cpu, int flags) noexcept nogil
     void breakpoint_handler_x86_64(void* cpu) noexcept nogil
+    bint x86_cpu_exec_interrupt_x86_64(void* cpu, int request) noexcept nogil
     void uc_add_inline_hook_x86_64(void* uc, void* hook, void** args, int n) noexcept nogil
     void* tcg_temp_new_internal_x86_64(void* s, int type, bint local) noexcept nogil
     void tcg_temp_free_internal_x86_64(void* s, void* temp) noexcept nogil
@@ -94,6 +96,8 @@ cdef enum:                     # struct uc_struct
 
 cdef enum:                     # CPUState
     CPU_NEXT_CFLAGS = 0x18     # u32: how the next block is translated; its low 15 bits limit the instructions
+    CPU_INTERRUPT_REQUEST = 0x1c   # u32: what `cpu_exec_interrupt` is called with before a block is looked up; not when blocks are chained
+    REQUEST_ANY = 2            # CPU_INTERRUPT_HARD: a request that the engine leaves to that function
     CPU_ENV = 0x128
     CPU_CLUSTER = 0x8194       # u32: goes into bits 31:24 of the cflags of what is translated and looked for
     CPU_EXCEPTION_INDEX = 0x81a0
@@ -101,7 +105,7 @@ cdef enum:                     # CPUState
     CLASS_TLB_FILL = 9         # in pointers, from the class object
     CLASS_TLB_FILL_SYSTEM = 10
     CLASS_DEBUG = 15           # debug_excp_handler
-    CPU_INTERRUPT_REQUEST = 0x81b8
+    CLASS_EXEC_INTERRUPT = 18  # bool cpu_exec_interrupt(cpu, request): True when it changed what runs next
 
 cdef enum:                     # CPUX86State
     ENV_REGS = 0

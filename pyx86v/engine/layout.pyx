@@ -97,6 +97,8 @@ cdef str check_class(uc_engine* uc, char* cpu):
         return "CPUClass.tlb_fill"
     if cls[CLASS_DEBUG] != <void*>breakpoint_handler_x86_64:
         return "CPUClass.debug_excp_handler"
+    if cls[CLASS_EXEC_INTERRUPT] != <void*>x86_cpu_exec_interrupt_x86_64:
+        return "CPUClass.cpu_exec_interrupt"
     if (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] != <void*>uc_add_inline_hook_x86_64:
         return "uc_struct.add_inline_hook"
     return None
@@ -191,6 +193,26 @@ cdef str check_block(uc_engine* uc):
     return None
 
 
+cdef int SEEN_REQUEST = 0
+
+
+cdef bint see_request(void* cpu, int request) noexcept nogil:
+    global SEEN_REQUEST
+    SEEN_REQUEST = request
+    env_u32(<char*>cpu, CPU_INTERRUPT_REQUEST)[0] = 0
+    return False
+
+
+cdef str check_request(uc_engine* uc, char* cpu):
+    """The same block once more, with a request."""
+    cdef void** cls = (<void***>(cpu + CPU_CLASS))[0]
+    cls[CLASS_EXEC_INTERRUPT] = <void*>see_request
+    env_u32(cpu, CPU_INTERRUPT_REQUEST)[0] = REQUEST_ANY
+    uc_emu_start(uc, 0x10000, 0, 0, 0)
+    cls[CLASS_EXEC_INTERRUPT] = <void*>x86_cpu_exec_interrupt_x86_64
+    return None if SEEN_REQUEST == REQUEST_ANY else "CPUState.interrupt_request"
+
+
 cdef int SEEN_INDEX = -1, SEEN_CPL = -1
 
 
@@ -270,8 +292,8 @@ def first_mismatch():
         if not plausible(cpu) or not plausible(cpu_env(cpu)):
             return "CPUState"
         return (check_registers(uc, cpu_env(cpu)) or check_features(cpu_env(cpu)) or check_class(uc, cpu) or check_translator(uc)
-                or check_block(uc) or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu)) or check_soft_tlb(uc, cpu)
-                or check_exits(uc))
+                or check_block(uc) or check_request(uc, cpu) or check_context(uc, cpu_env(cpu)) or check_tables(uc, cpu_env(cpu))
+                or check_soft_tlb(uc, cpu) or check_exits(uc))
     finally:
         uc_close(uc)
 

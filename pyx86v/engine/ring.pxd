@@ -4,7 +4,8 @@
 Every hook brings the virtual state (`to_virtual`) before anybody looks, and the real one (`to_real`) before the guest goes
 on; so everything else works as for a guest in ring 0.  An instruction that trapped is either one that the engine intercepts
 under every style, and becomes the same event; or it runs once more, alone, in the virtual state (`ring_step`): the engine
-does exactly what it does natively, faults included, and the block after it finds that the step is done (`ring_block`).
+does exactly what it does natively, faults included.  That the step is done is seen before the next block is looked up
+(`ring_stepped`), or when it starts (`ring_block`).
 
 The real state: CPL 1 in place of 0 (paging's view of a supervisor, and another one than the user's), a GDT and an IDT that
 are empty, so that every segment load, IRET and far transfer traps; IF set and IOPL 0; CR4.TSD and CR0.WP set (in translated
@@ -20,9 +21,10 @@ from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
+from pyx86v.engine.fill cimport page_is_held
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.operands cimport fetch_insn
+from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport env_bits, env_cpl, env_flat_code, env_update_hflags
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.shadow cimport shadow_write_ended
@@ -307,24 +309,43 @@ cdef inline void ring_step(Engine* e, int kind, uint64_t rip, int length) noexce
     e.current[0] = &e.closed_end
     arm_step(e)
 
-cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
-    """A block is about to run.  True: leave it, because the step before it is done, or to have it cut before a hole.
-
-    The guest's processor did not execute the instruction of the step, the monitor did: its price is unbooked.
-    """
+cdef inline void step_done(Engine* e) noexcept nogil:
+    """The instruction of the step has run.  The guest's processor did not execute it, the monitor did: its price is unbooked."""
     cdef Ring* ring = &e.vcpu.ring
     cdef const BlockRecord* done = e.current[0]
+    settle(e)
+    charge_block(e.ledger, -<int64_t>units_before(e, done, done.count), 0)
+    ring.step = False
+    if ring.simulating:
+        ring.simulating = False
+        shadow_write_ended(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.paging, &e.vcpu.hardware)
+    ring_resume(e)
+
+cdef inline bint ring_stepped(Engine* e) noexcept nogil:
+    """The engine is about to look a block up.  True: the step before it is done, and RIP is in the state in which the guest goes on.
+
+    So no block is translated and looked up for the virtual state that never runs.  Where that lookup could take a
+    walk, or the engine has something else in mind (a restart, a stop), ring_block sees the end of the step.
+    """
+    cdef const BlockRecord* done = e.current[0]
+    cdef uint64_t eip = env_u64(e.env, ENV_EIP)[0], pc = linear_rip(e, eip)
+    if not e.vcpu.ring.step or e.step_next or e.stopping or env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] != 0xffffffffU or done.count == 0 or \
+            (pc ^ done.pc) >> PAGE_SHIFT or not page_is_held(e, pc) or (eip >> 32 and env_bits(e.env) != 64):
+        return False
+    step_done(e)
+    ring_start(e)
+    return True
+
+cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
+    """A block is about to run.  True: leave it, because the step before it is done, or to have it cut before a hole."""
+    cdef Ring* ring = &e.vcpu.ring
     cdef int n
     if ring.step and not e.step_next and not r.flags & REC_RESTART:
         env_u64(e.env, ENV_EIP)[0] = r.eip       # chained blocks do not keep it
-        settle(e)
-        charge_block(e.ledger, -<int64_t>units_before(e, done, done.count), 0)
-        ring.step = False
-        if ring.simulating:
-            ring.simulating = False
-            shadow_write_ended(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.paging, &e.vcpu.hardware)
-        ring_resume(e)
+        step_done(e)
         return True
+    if ring.step:
+        env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] = REQUEST_ANY       # asks for ring_stepped
     if r.flags & REC_CUT and ring.real:
         env_u64(e.env, ENV_EIP)[0] = r.eip
         n = 1
