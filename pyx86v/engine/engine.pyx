@@ -40,7 +40,7 @@ from pyx86v.engine.ops cimport *
 from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
-from pyx86v.engine.price cimport price_block, stretch_stays
+from pyx86v.engine.price cimport only_counts, price_block, price_first, stretch_stays
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
@@ -235,6 +235,10 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
         tb = <char*>tcg_tb_lookup_x86_64((<void**>(<char*>e.uc + UC_TCG_CONTEXT))[0], ra)
         record_decode(e, r, (<uint64_t*>(tb + TB_PC))[0], (<uint16_t*>(tb + TB_SIZE))[0],
                       (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
+    elif only_counts(e, r):
+        price_first(e, r)
+        e.budget[0] -= r.true_cost
+        return
     block_enter(e, r)
 
 cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:

@@ -304,6 +304,11 @@ cdef inline void price_block(Engine* e, BlockRecord* r) noexcept nogil:
     elif lead == 0:
         e.vcpu.lead = r.pc + 1
 
+cdef inline bint only_counts(Engine* e, const BlockRecord* r) noexcept nogil:
+    """Does `r` take the slow path for nothing but price_first, since the budget covers it?  Then nothing else is due."""
+    return r.flags & (REC_COUNT | REC_SLOW | REC_CONTINUES | REC_PART | REC_NEW) == REC_COUNT and e.vcpu.lead == 0 and \
+        e.budget[0] >= r.true_cost
+
 cdef inline void stretch_stays(Engine* e) noexcept nogil:
     """The block that runs is left in its middle, and what follows goes on with its stretch."""
     cdef const BlockRecord* r = e.current[0]
