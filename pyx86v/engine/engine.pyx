@@ -150,6 +150,9 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             if e.audit:
                 census_block(e, r)
             return
+    if env_flat_code(e.env):
+        stay_cut(e, r)
+        leave_block(e, env_u64(e.env, ENV_EIP)[0])
     if e.style.deprivileged and ring_block(e, r):
         leave_block(e, env_u64(e.env, ENV_EIP)[0])
     if e.resuming == RESUME_RUNS and resumed(e, r):
@@ -185,7 +188,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         stop(e, STOP_BREAKPOINT, 0)
         leave_block(e, r.eip)
     open_boundary = e.current[0].flags & REC_TRANSFER != 0
-    if e.due != NEVER:
+    if e.due != NEVER and open_boundary:     # which every style has at the same places
         now = guest_time(&e.guest)
         if now >= e.due:
             platform_advance(&e.world.platform, e.guest.sinks, now)
@@ -439,9 +442,9 @@ cdef inline void after_event(Engine* e) noexcept nogil:
     Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
     """
     e.vcpu.lead = 0
-    ring_resume(e)
     if e.stepping and not e.vcpu.ring.step:
         stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
+    ring_resume(e)
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, e.vcpu.ring.step or e.rearm or platform_irq(&e.world.platform)))
