@@ -478,7 +478,8 @@ def test_misuse(guest, tmp_path):
 
 # Signals and threads --------------------------------------------------------------------------
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("style", [pytest.param(style, marks=pytest.mark.quick) if style == "native" else style for style in STYLES])
 @pytest.mark.parametrize("kind", BOUNDLESS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_stops_within_a_second(guest, sigint, style, kind, engine):
