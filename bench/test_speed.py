@@ -275,7 +275,7 @@ def test_linux_on_shadow_tables(benchmark):
 def test_linux_translated(benchmark):
     """Debian's kernel to its end: binary translation against native."""
     ours, mine, theirs = linux_beside(benchmark, "bt+shadow", "native")
-    count = ours.translation
+    count = ours.translation_counts
     note(benchmark, "Linux translated", "bt+shadow", mine / theirs, "x the time of native", ("at most", 3.0), seconds=mine, native_seconds=theirs,
          units=count["units"], dispatches=count["dispatches"], call_outs=count["callouts"])
 
@@ -284,5 +284,5 @@ def test_linux_translated(benchmark):
 def test_translated(benchmark, name):
     """The compute ROMs: binary translation against native, making the translations included."""
     ours, mine, theirs = beside(benchmark, lambda style: machine(rom(name), style), "bt+shadow", "native")
-    note(benchmark, "compute, translated", name, mine / theirs, "x the time of native", ("at most", 1.1), units=ours.translation["units"],
-         dispatches=ours.translation["dispatches"])
+    note(benchmark, "compute, translated", name, mine / theirs, "x the time of native", ("at most", 1.1), units=ours.translation_counts["units"],
+         dispatches=ours.translation_counts["dispatches"])

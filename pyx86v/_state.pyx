@@ -313,7 +313,7 @@ cdef class MachineState:
         self.e.due = 0
 
     @property
-    def translation(self):
+    def translation_counts(self):
         """Counts of binary translation so far, {} under other styles.
 
         units, insns, guest_bytes, code_bytes   translated so far; an instruction that two units hold counts twice
@@ -321,7 +321,7 @@ cdef class MachineState:
         callouts, adapted, restored             instructions that the monitor carried out; that became call-outs because they trapped; and back
         dead, dropped, generations, spaces      units whose code was written, spaces whose tables changed, times all was forgotten, spaces made
 
-            m.translation["dispatches"]
+            m.translation_counts["dispatches"]
         """
         self._expect_mine()
         if not self.e.style.translates:

@@ -132,6 +132,7 @@ def test_measured_blocks():
 needs_llvm = pytest.mark.skipif(not (shutil.which("llvm-mca") and shutil.which("llvm-mc")), reason="llvm-mca is not installed (Debian: llvm)")
 
 
+@pytest.mark.slow
 @needs_llvm
 def test_better_than_llvm_mca_on_measured_blocks():
     blocks = report.read_blocks(BHIVE)
@@ -272,6 +273,7 @@ def test_accuracy_command(capsys, tmp_path):
     assert status == 0 and "Kendall" in out and "480fafc1" in out
 
 
+@pytest.mark.slow
 def test_the_readmes_table_is_the_commands(capsys):
     """Line by line, llvm-mca's too where it is the one of the table."""
     status, out, _ = run(capsys, "accuracy", "--blocks", str(BHIVE), "--markdown", *(["--llvm-mca"] if shutil.which("llvm-mca") else []))

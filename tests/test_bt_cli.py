@@ -45,7 +45,7 @@ def test_units_are_the_guests_code(machine):
 
 
 def test_counts_agree(machine):
-    counts, units = machine.translation, machine.translations
+    counts, units = machine.translation_counts, machine.translations
     assert counts["units"] >= len(units) and counts["code_bytes"] >= sum(len(unit["code"]) for unit in units)
     assert counts["callouts"] == sum(machine.callouts.values())
     assert counts["chains"] >= sum(unit["chained"] for unit in units) > 50            # of units that died too
@@ -55,12 +55,12 @@ def test_branches_find_their_way_without_the_monitor():
     """Fewer than one entry from the monitor for 100 units that ran.  A unit has at most 13 instructions, so at least that many did."""
     made = machine_for("branchy", style="bt+shadow")
     made.run()
-    assert 0 < made.translation["dispatches"] * 100 < made.instructions / 13
+    assert 0 < made.translation_counts["dispatches"] * 100 < made.instructions / 13
 
 
 def test_the_command_says_what_the_machine_says(result, machine):
     assert result["instructions"] == machine.instructions and result["cycles"] == machine.cycles
-    assert result["counts"] == machine.translation and result["callouts"] == machine.callouts
+    assert result["counts"] == machine.translation_counts and result["callouts"] == machine.callouts
     cache = result["cache"]
     assert cache["expansion"] == cache["code_bytes"] / cache["guest_bytes"] and 1 < cache["expansion"] < 4
 

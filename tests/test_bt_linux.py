@@ -35,6 +35,6 @@ def test_linux_runs_translated_as_it_runs_natively():
 def test_translated_code_finds_its_way_by_itself():
     """Of a boot's translated units only a small part is entered by way of the monitor."""
     _, machine = boot("bt+shadow")
-    count = machine.translation
+    count = machine.translation_counts
     assert count["units"] > 50_000
     assert count["dispatches"] * 100 < machine.instructions

@@ -79,6 +79,7 @@ def test_a_fork_costs_more_translated_and_most_under_vt_x():
     assert 1.5 * costs["native"] < costs["bt+shadow"] and 1.5 * costs["bt+shadow"] < costs["vmx+shadow"], costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["p4-672", "skylake"])
 def test_adaptive_translation_halves_a_storm_of_page_table_writes(profile):
     costs = {}

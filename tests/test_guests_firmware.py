@@ -148,6 +148,7 @@ def test_typing_at_grubs_prompt():
     run_until(machine, lambda: screen(machine)[-1:] == ["grub>"])
     machine.type_keys("ls\n")
     run_until(machine, lambda: any(line.startswith("(cd)") for line in screen(machine)))
+    assert "grub> ls" in screen(machine)
 
 
 @pytest.mark.parametrize("name, style", grouped(pair for pair in pairs(RUNS) if pair[0] == "kernel"))

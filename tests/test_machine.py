@@ -11,6 +11,7 @@ import pytest
 
 from pyx86v import Machine, Stop, StopReason
 from pyx86v._core import styles
+from rom_runs import machine_for
 
 ENTRY = 0x100020
 MEMORY = 4 << 20
@@ -96,6 +97,16 @@ def test_a_guest_ends_itself(guest, style, engine):
     assert sum(m.ledger_units.values()) == m.units
 
 
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_port_that_is_read_ends_the_guest_there(guest, style, engine):
+    """The 8042 holds the reset line: a guest that is made to go on is at its end with the next port that it reads."""
+    m = guest(b"\xb0\xfe\xe6\x64" + b"\x90\xe4\x64\x90\x40\xeb\xf9", style=style, engine=engine)    # mov al, 0xfe; out 0x64, al
+    for instructions, rip, al in (2, 4, 0xfe), (4, 7, 0x1c), (9, 7, 0x1c):               # 1: nop; in al, 0x64; nop; inc eax; jmp 1b
+        assert m.run(max_instructions=100) == Stop(StopReason.SHUTDOWN, 0, "reset")
+        assert (m.instructions, m.registers["rip"] - ENTRY, m.registers["rax"] & 0xff) == (instructions, rip, al)
+
+
 def test_reasons(guest):
     assert guest(HLT).run() == Stop(StopReason.HALT, 0, "")
     assert guest(b"\x0f\x0b").run() == Stop(StopReason.SHUTDOWN, 0, "triple fault")           # ud2 without a table
@@ -165,6 +176,21 @@ def test_step(guest):
     assert guest(EXIT).step(5) == Stop(StopReason.EXIT, 7, "")
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_a_delivered_exception_is_a_step(guest, style):
+    """UD2 whose handler skips it: the steps are the same under every style."""
+    handler = b"\x83\x04\x24\x02\xcf"                                        # add dword [esp], 2; iretd
+    m = guest(tables(b"\x0f\x0b\x40" * 8, handler), style=style)
+    m.run(max_instructions=4)
+    rip = []
+    for _ in range(8):
+        m.step()
+        rip.append(m.registers["rip"])
+    first, at = ENTRY + 0x40 - 0x1000, ENTRY + 0xC0
+    assert rip == [at, at + 4, first + 2, first + 3, at, at + 4, first + 5, first + 6]
+    assert m.instructions == 4 + 6
+
+
 # Registers and memory -------------------------------------------------------------------------
 
 def test_registers(guest):
@@ -183,6 +209,23 @@ def test_registers(guest):
         m.set_register("xmm0", 1)
     m.set_register("dr0", 0x1234)
     assert m.registers["dr0"] == 0x1234
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_64_bit_code_has_no_base(style, engine):
+    """CS may have one from before; there it counts for nothing (SDM 3A 3.4.4)."""
+    if engine == "portable" and style == "bt+shadow":
+        pytest.skip("styles that translate need the inline engine")
+    ends = []
+    for base in (0, 0x5000):
+        m = machine_for("resume", style=style, engine=engine, clock="instructions")
+        m.run(max_instructions=12_000)
+        selector, _, limit, flags = m.registers["cs"]
+        assert flags >> 21 & 1 and m.registers["efer"] >> 10 & 1
+        m.set_segment("cs", selector, base, limit, flags)
+        ends.append((m.run(), m.instructions, m.console, m.digest()))
+    assert ends[0] == ends[1] and ends[0][0].status == 0
 
 
 def test_memory(guest):
@@ -435,7 +478,8 @@ def test_misuse(guest, tmp_path):
 
 # Signals and threads --------------------------------------------------------------------------
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("style", [pytest.param(style, marks=pytest.mark.quick) if style == "native" else style for style in STYLES])
 @pytest.mark.parametrize("kind", BOUNDLESS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_stops_within_a_second(guest, sigint, style, kind, engine):
@@ -546,7 +590,9 @@ def test_a_thousand_machines_leave_nothing_behind(guest):
                 gc.collect()
         gc.collect()
     use(100)
-    before, mapped = resident(), mappings()
-    use(900)
-    assert resident() - before < 16 << 20
-    assert mappings() - mapped < 20
+    seen = [(resident(), mappings())]
+    for _ in range(3):                                                       # what leaks grows each time, the allocator's own only now and then
+        use(300)
+        seen.append((resident(), mappings()))
+    bytes_, maps = ([after - before for before, after in zip(each, each[1:])] for each in zip(*seen))
+    assert min(bytes_) < 5 << 20 and min(maps) < 7, (bytes_, maps)

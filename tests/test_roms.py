@@ -15,7 +15,7 @@ TIMELESS = [name for name in ROMS if HEADS[name]["time"] == "no"]
 FOR_QEMU = [name for name in ROMS if HEADS[name]["qemu"] == "yes"]
 HARDWARE = [style for style in styles() if style.startswith(("vmx+", "svm+"))]      # what runs every guest
 STYLES = ["native", *HARDWARE]
-QUICK = ("hello", "modes", "rings", "gates64", "v86", "demand", "usermode", "minikernel", "triple", "bios")
+QUICK = ("hello", "modes", "rings", "gates64", "v86", "minikernel", "triple", "bios")
 EVERY_ROM = [pytest.param(name, marks=pytest.mark.quick) if name in QUICK else name for name in ROMS]
 
 

@@ -32,7 +32,8 @@ def test_qemu_is_there():
     need_qemu()
 
 
-@pytest.mark.parametrize("name", FOR_QEMU)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.quick) if name in ("hello", "modes", "smc") else name for name in FOR_QEMU])
 def test_rom_passes_under_qemu(name, images):
     need_qemu()
     for attempt in range(3 if name == "clockread" else 1):      # its clocks under QEMU are the host's, which may be busy
@@ -55,6 +56,7 @@ def test_headers_name_rows_of_the_mission():
         assert re.fullmatch(r"\d+[MG]", head["memory"]), name
 
 
+@pytest.mark.slow
 def test_images_are_multiboot_and_the_same_from_any_path(images, tmp_path):
     """The builder run from a copy of the tree elsewhere gives the same bytes."""
     copy = tmp_path / "elsewhere" / "roms"

@@ -255,8 +255,8 @@ cdef inline int form_decode(const FormTables* t, const uint8_t* code, uint32_t s
             return 0
         f.has_modrm = 1
         f.modrm = code[at]
-        if f.map == MAP_0F and 0x20 <= f.opcode <= 0x27 and not f.prefixes & PREFIX_VEX:
-            f.modrm |= 0xC0                             # MOV CR, DR: mod is ignored (SDM 2B, MOV to/from control registers)
+        if f.map == MAP_0F and 0x20 <= f.opcode <= 0x27:
+            f.modrm |= 0xC0                             # MOV CR, DR: mod is ignored (SDM 2B, MOV to/from control registers), by the engine behind VEX too
             at += 1
         else:
             address16 = bits != 64 and (bits == 16) != (f.prefixes & PREFIX_67 != 0)

@@ -17,7 +17,7 @@ from pyx86v.engine.budget cimport pack
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.census cimport census_wants
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.ops cimport env_bits
+from pyx86v.engine.ops cimport env_based_code, env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
 from pyx86v.engine.parts cimport MOST_INSNS
 from pyx86v.engine.price cimport price_marks, record_stretch, set_cost
@@ -298,7 +298,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
         r.frame2 = <uint32_t>code_frame(e, pc + size - 1)
     if restart:
         r.flags |= REC_RESTART | REC_SLOW
-    if r is &e.lost or resume_flag(e) or census_wants(e, r):
+    if r is &e.lost or resume_flag(e) or census_wants(e, r) or env_based_code(e.env):
         r.flags |= REC_SLOW
     memset(code + size, 0, 32)               # the decoder of one instruction looks further
     if ends_far(e, r, code):

@@ -41,7 +41,7 @@ from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.lookup cimport find_code, shortcuts_follow
 from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
-from pyx86v.engine.price cimport price_block, stretch_stays
+from pyx86v.engine.price cimport only_counts, price_block, price_first, stretch_stays
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop
 from pyx86v.engine.state cimport *
@@ -151,6 +151,9 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
             if e.audit:
                 census_block(e, r)
             return
+    if env_flat_code(e.env):
+        stay_cut(e, r)
+        leave_block(e, env_u64(e.env, ENV_EIP)[0])
     if e.style.deprivileged and ring_block(e, r):
         leave_block(e, env_u64(e.env, ENV_EIP)[0])
     if e.resuming == RESUME_RUNS and resumed(e, r):
@@ -186,7 +189,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         stop(e, STOP_BREAKPOINT, 0)
         leave_block(e, r.eip)
     open_boundary = e.current[0].flags & REC_TRANSFER != 0
-    if e.due != NEVER:
+    if e.due != NEVER and open_boundary:     # which every style has at the same places
         now = guest_time(&e.guest)
         if now >= e.due:
             platform_advance(&e.world.platform, e.guest.sinks, now)
@@ -233,6 +236,10 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
         tb = <char*>tcg_tb_lookup_x86_64((<void**>(<char*>e.uc + UC_TCG_CONTEXT))[0], ra)
         record_decode(e, r, (<uint64_t*>(tb + TB_PC))[0], (<uint16_t*>(tb + TB_SIZE))[0],
                       (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
+    elif only_counts(e, r):
+        price_first(e, r)
+        e.budget[0] -= r.true_cost
+        return
     block_enter(e, r)
 
 cdef void lookup_slow(Engine* e, void* unused) noexcept nogil:
@@ -441,9 +448,9 @@ cdef inline void after_event(Engine* e) noexcept nogil:
     Limits are looked at here too: a guest whose handlers fault at their first byte never starts a block.
     """
     e.vcpu.lead = 0
-    ring_resume(e)
     if e.stepping and not e.vcpu.ring.step:
         stop(e, STOP_LIMIT, 0)               # a delivered exception is a step
+    ring_resume(e)
     if e.stopping or over_limit(e):
         uc_emu_stop(e.uc)
     grant(e, grant_until(e, e.vcpu.ring.step or e.rearm or platform_irq(&e.world.platform)))

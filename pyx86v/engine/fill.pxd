@@ -22,7 +22,7 @@ from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.datacache cimport data_line
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.remap cimport code_page_filled
-from pyx86v.engine.ops cimport env_bits
+from pyx86v.engine.ops cimport env_bits, env_flat_code
 from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
@@ -410,6 +410,10 @@ cdef inline bint fill(void* cpu, uint64_t va, int size, int access, int mmu_idx,
     cdef uint64_t before = e.ledger.total, exits = e.vcpu.exit_total, traced = e.world.shadow.count.traced_writes
     cdef int prot
     cdef int status, who = mmu_idx
+    if access == ACCESS_FETCH and ra == 0 and env_flat_code(e.env):
+        if e.step_next:
+            env_u32(e.cpu, CPU_NEXT_CFLAGS)[0] = 1
+        cpu_loop_exit_noexc_x86_64(e.cpu)
     if e.style.translates and e.vcpu.ring.dropped:
         if in_cache(e) and (access == ACCESS_FETCH or mmu_idx == SUPERVISOR_SMAP):
             return cache_fill(e, va, access, mmu_idx, ra)

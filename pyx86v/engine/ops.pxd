@@ -70,6 +70,17 @@ cdef inline void env_update_hflags(char* env) noexcept nogil:
             h |= HF_ADDSEG
     env_u32(env, ENV_HFLAGS)[0] = h
 
+cdef inline bint env_based_code(char* env) noexcept nogil:
+    """64-bit mode ignores the base of CS (SDM 3A 3.4.4), and the engine adds it: is there one?"""
+    return env_u32(env, ENV_HFLAGS)[0] & HF_CS64 != 0 and env_segment(env, SEG_CS).base != 0
+
+cdef inline bint env_flat_code(char* env) noexcept nogil:
+    """Take it away.  True: there was one, and code was looked for at the wrong place."""
+    if not env_based_code(env):
+        return False
+    env_segment(env, SEG_CS).base = 0
+    return True
+
 cdef inline int env_reg_offset(int reg) noexcept nogil:
     """Where a register lies that is 64 plain bits to read, or -1.  (A chain of nothing but ==, so that C has a table.)"""
     if reg == REG_RIP:

@@ -105,6 +105,21 @@ cdef inline void port_access(Engine* e, Event* ev) noexcept nogil:
     ring_go_on(e)
     after_device(e)
 
+cdef inline void end_here(Engine* e, const Event* ev) noexcept nogil:
+    """The guest ended itself by a port: not an instruction further.  Never returns."""
+    cdef uint64_t next = advance(e, ev.rip, ev.length)
+    stretch_stays(e)
+    give_back(e, next)
+    resume_clear(e)
+    e.current[0] = &e.closed_end
+    leave_block(e, next)
+
+cdef inline void read_done(Engine* e, const Event* ev) noexcept nogil:
+    """What an IN does with its value: AL, AX or EAX, whose upper half is cleared as by any 32-bit result."""
+    cdef uint64_t* rax = env_u64(e.env, ENV_REGS)
+    cdef uint64_t mask = 0xff if ev.size == 1 else 0xffff
+    rax[0] = ev.value & 0xffffffffULL if ev.size == 4 else (rax[0] & ~mask) | (ev.value & mask)
+
 cdef inline uint32_t on_in(uc_engine* uc, uint32_t port, int size, void* user) noexcept nogil:
     cdef Engine* e = <Engine*>user
     cdef Event ev
@@ -112,6 +127,9 @@ cdef inline uint32_t on_in(uc_engine* uc, uint32_t port, int size, void* user) n
     ev.port = <uint16_t>port
     ev.size = size
     port_access(e, &ev)
+    if e.stopping and not ev.string:
+        read_done(e, &ev)
+        end_here(e, &ev)
     return <uint32_t>ev.value
 
 cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, void* user) noexcept nogil:
@@ -122,12 +140,8 @@ cdef inline void on_out(uc_engine* uc, uint32_t port, int size, uint32_t value, 
     ev.size = size
     ev.value = value
     port_access(e, &ev)
-    if e.stopping and not ev.string:       # the guest ended itself: not an instruction further
-        stretch_stays(e)
-        give_back(e, advance(e, ev.rip, ev.length))
-        resume_clear(e)
-        e.current[0] = &e.closed_end
-        leave_block(e, advance(e, ev.rip, ev.length))
+    if e.stopping and not ev.string:
+        end_here(e, &ev)
 
 cdef inline void mmio_access(Engine* e, Event* ev) noexcept nogil:
     cdef uint64_t rip = e.mmio_rip

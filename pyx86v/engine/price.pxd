@@ -128,6 +128,8 @@ cdef inline void record_stretch(Engine* e, BlockRecord* r) noexcept nogil:
     if not r.flags & REC_TRANSFER and not m[r.count - 1].flags & (MARK_REP | MARK_ENDS):
         r.flags |= REC_OPEN | REC_SLOW
     n = plain_part(m, r.count, room_of(r.pc), &whole)
+    if n == r.count - 1 and m[n].flags == 0 and not r.flags & REC_TRANSFER:
+        whole = False                            # a breakpoint: the engine's block ends one byte behind its address
     if not whole:
         if r.flags & REC_TRANSFER or r.frame == NO_FRAME:
             return                               # in the shadow of STI or MOV SS: one instruction, not the stretch's first
@@ -303,6 +305,11 @@ cdef inline void price_block(Engine* e, BlockRecord* r) noexcept nogil:
         e.vcpu.lead = LEAD_OVER
     elif lead == 0:
         e.vcpu.lead = r.pc + 1
+
+cdef inline bint only_counts(Engine* e, const BlockRecord* r) noexcept nogil:
+    """Does `r` take the slow path for nothing but price_first, since the budget covers it?  Then nothing else is due."""
+    return r.flags & (REC_COUNT | REC_SLOW | REC_CONTINUES | REC_PART | REC_NEW) == REC_COUNT and e.vcpu.lead == 0 and \
+        e.budget[0] >= r.true_cost
 
 cdef inline void stretch_stays(Engine* e) noexcept nogil:
     """The block that runs is left in its middle, and what follows goes on with its stretch."""

@@ -26,7 +26,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.lookup cimport shortcuts_check
 from pyx86v.engine.operands cimport fetch_insn, linear_rip
-from pyx86v.engine.ops cimport env_cpl, env_update_hflags
+from pyx86v.engine.ops cimport env_bits, env_cpl, env_flat_code, env_update_hflags
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.shadow cimport shadow_write_ended
 from pyx86v.vmm.guest cimport *
@@ -133,6 +133,7 @@ cdef inline void put_real(Engine* e) noexcept nogil:
 
 cdef inline void to_real(Engine* e) noexcept nogil:
     """The guest is about to run: from the virtual state to the real one."""
+    env_flat_code(e.env)
     if e.style.translates:
         smap_closed(e)
         if env_cpl(e.env) == 0:
@@ -302,6 +303,8 @@ cdef inline void ring_step(Engine* e, int kind, uint64_t rip, int length) noexce
     if e.style.handlers[EV_TRAP](&e.guest, &ev) != 0:
         e.stopping = True
         return
+    if env_bits(e.env) != 64:
+        env_u64(e.env, ENV_EIP)[0] &= 0xffffffffULL          # it may lie behind one that ends where the segment does
     e.vcpu.ring.step = True
     e.resuming = RESUME_NOT
     tables_intercepted(e)

@@ -63,11 +63,8 @@ cdef inline void soft_drop_victim(char* desc, gva_t page) noexcept nogil:
         if soft_serves(&victim[k], page):
             soft_forget(&victim[k], desc)
 
-cdef inline void soft_drop(char* env, gva_t page) noexcept nogil:
-    """Take the rights to a page's data out of the tables of all privileges.
-
-    The jump cache keeps what it knows of the page: not for a page that the modelled instruction TLB evicted.
-    """
+cdef inline void soft_drop(char* env, gva_t page, bint code) noexcept nogil:
+    """Take the rights to a page's data, or with `code` all rights to it, out of the tables of all privileges."""
     cdef uint32_t modes = env_u16(env, ENV_SOFT_DIRTY)[0]
     cdef int i
     cdef char* desc
@@ -79,25 +76,9 @@ cdef inline void soft_drop(char* env, gva_t page) noexcept nogil:
         s = soft_slot(env, i, page)
         if soft_serves(s, page):
             soft_forget(s, desc)
-            continue
+            if not code:
+                continue
         soft_drop_victim(desc, page)
-
-cdef inline void soft_drop_code(void* cpu, gva_t page) noexcept nogil:
-    """Take all rights to a page out of all tables, those to run it too, and what the jump cache knows of it."""
-    cdef char* env = cpu_env(<char*>cpu)
-    cdef uint32_t modes = env_u16(env, ENV_SOFT_DIRTY)[0]
-    cdef int i
-    cdef char* desc
-    cdef SoftEntry* s
-    while modes:
-        i = lowest_bit(modes)
-        modes &= modes - 1
-        desc = env + ENV_SOFT_DESC + SOFT_DESC_SIZE * i
-        s = soft_slot(env, i, page)
-        if soft_serves(s, page):
-            soft_forget(s, desc)
-        soft_drop_victim(desc, page)
-    tb_flush_jmp_cache_x86_64(cpu, page)
 
 cdef inline void soft_displace(char* desc, const SoftEntry* s, const uint64_t* iotlb) noexcept nogil:
     """An entry of another page moves to the victim table."""
@@ -160,7 +141,7 @@ cdef inline void evict_page(void* cpu, const Evicted* v, bint portable) noexcept
         gva |= 0xffff000000000000ULL
     if portable:
         page_drop(cpu, gva)
-    elif v.side == SIDE_D:
-        soft_drop(cpu_env(<char*>cpu), gva)
     else:
-        soft_drop_code(cpu, gva)
+        soft_drop(cpu_env(<char*>cpu), gva, v.side != SIDE_D)
+        if v.side != SIDE_D:
+            tb_flush_jmp_cache_x86_64(cpu, gva)

@@ -12,7 +12,7 @@ def figures(machine):
     units = machine.translations
     exits, chained = sum(unit["exits"] for unit in units), sum(unit["chained"] for unit in units)
     guest, code = sum(len(unit["guest"]) for unit in units), sum(len(unit["code"]) for unit in units)
-    return {"counts": machine.translation, "callouts": machine.callouts,
+    return {"counts": machine.translation_counts, "callouts": machine.callouts,
             "cache": {"units": len(units), "guest_bytes": guest, "code_bytes": code, "expansion": code / guest if guest else 0.0,
                       "exits": exits, "chained": chained}}
 

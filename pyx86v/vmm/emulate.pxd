@@ -102,8 +102,8 @@ cdef inline void emul_cpuid_values(Guest* g, uint32_t leaf, uint32_t sub, uint32
     elif leaf == 7:
         if sub == 0:
             r[0] = 0
-            # FSGSBASE, BMI1, SMEP, BMI2, ERMS, ADX, SMAP as far as the engine has them; INVPCID is emulated by us
-            r[1] &= (1 << 0 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 19 | 1 << 20)
+            # FSGSBASE, BMI1, SMEP, BMI2, ERMS, ADX as far as the engine has them; INVPCID is emulated by us
+            r[1] &= (1 << 0 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 19)
             if g.cpu_invpcid:
                 r[1] |= 1 << 10
         else:
@@ -247,7 +247,7 @@ cdef inline int cr4_write(Guest* g, Event* e, uint64_t new) noexcept nogil:
     """SDM 3A 2.5: reserved bits, PAE in long mode, PCIDE rules (4.10.1)."""
     cdef uint64_t old = g.cpu.get(g.cpu, REG_CR4), efer = g.cpu.get(g.cpu, REG_EFER)
     cdef uint64_t legal = (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-                           CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_SMEP | CR4_SMAP)
+                           CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_SMEP)
     cdef bint long_mode = efer & EFER_LMA != 0
     if g.cpu_pcid:
         legal |= CR4_PCIDE

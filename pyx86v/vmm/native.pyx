@@ -64,15 +64,9 @@ cdef void fill(Style* s) noexcept:
     """The one list of what native does with each event, in the order of EventKind."""
     cdef int i
     s.name = b"native"
-    s.nested = False
-    s.shadow = False
-    s.interpret = NULL
     s.start = native_start
     s.monitor_bytes = native_monitor_bytes
     s.switch_price = SWITCH_TASK
-    s.retag = NULL
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     for i in range(N_EVENTS):
         s.handlers[i] = native_impossible
     s.handlers[EV_EXCEPTION] = native_reflect

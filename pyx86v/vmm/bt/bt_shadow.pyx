@@ -7,29 +7,22 @@ code runs directly.  Only real mode runs in ring 0, under intercepts, as the boo
 """
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint64_t
-from pyx86v.arch.cpu cimport *
 from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.vmm.bt.cache cimport MAX_SPACES, MAX_UNITS, POOL_BYTES, Bt, bt_bytes, bt_layout, bt_start
 from pyx86v.vmm.bt.cells cimport BT_CACHE_BYTES
 from pyx86v.vmm.bt.handlers cimport fill_bt_table
 from pyx86v.vmm.guest cimport *
-from pyx86v.vmm.shadow cimport shadow_start
+from pyx86v.vmm.trap.handlers cimport monitor_start
 from pyx86v.vmm.trap.kinds cimport N_TRAP_KINDS, fill_kind_names
 
 cdef Style STYLE
 
 cdef int start(Guest* g) noexcept nogil:
-    """Note the descriptor tables that the boot protocol left, so as to know when the guest has its own.  0; -1: no room."""
     cdef uint64_t size = g.vcpu.paging.window.size, behind = g.vcpu.paging.window.base + size
-    g.vcpu.ring.boot_gdtr = g.cpu.get(g.cpu, REG_GDTR_BASE) + g.cpu.get(g.cpu, REG_GDTR_LIMIT)
-    g.vcpu.ring.boot_idtr = g.cpu.get(g.cpu, REG_IDTR_BASE) + g.cpu.get(g.cpu, REG_IDTR_LIMIT)
     if bt_start(<Bt*>g.style_state, g.ram, &g.vcpu.paging.window, behind + shadow_bytes(size), bt_bytes(size)) != 0:
         return -1
     (<Bt*>g.style_state).adaptive = g.adaptive
-    if shadow_start(g, behind, shadow_bytes(size)) != 0:
-        return -1
-    g.shadow.config.software = 1
-    return 0
+    return monitor_start(g, behind)
 
 cdef uint64_t monitor_bytes(uint64_t guest_bytes) noexcept nogil:
     return shadow_bytes(guest_bytes) + bt_bytes(guest_bytes)
@@ -46,7 +39,6 @@ cdef bint is_sound(const Guest* g) noexcept nogil:
         g.shadow.code_writes == 0
 
 cdef void fill(Style* s) noexcept:
-    cdef int i
     s.name = b"bt+shadow"
     s.shadow = True
     s.deprivileged = True
@@ -55,8 +47,6 @@ cdef void fill(Style* s) noexcept:
     s.monitor_bytes = monitor_bytes
     s.is_sound = is_sound
     fill_bt_table(s.handlers)
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     fill_kind_names(s.exit_names)
 
 fill(&STYLE)

@@ -6,6 +6,7 @@
 - whatever tells the processor that the guest changed its tables has the space of translations chosen anew (cache.pxd).
 """
 from libc.stdint cimport uint64_t
+from pyx86v.arch.sensitive cimport SENSITIVE_LAR, SENSITIVE_VERW
 from pyx86v.arch.types cimport REFLECT, RESUME
 from pyx86v.cost.ledger cimport *
 from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM
@@ -94,8 +95,9 @@ cdef inline int bt_shadow_fault(Guest* g, Event* e) noexcept nogil:
 
 cdef inline int bt_hole(Guest* g, Event* e) noexcept nogil:
     """User code runs directly, and there the sensitive instructions that do not trap show the real state.  The monitor has
-    looked at the code before it ran, and put a breakpoint on each of them, as Plex86 did (Lawton 1999): it traps."""
-    return REFLECT if e.qualification != 0 else RESUME
+    looked at the code before it ran, and put a breakpoint on each of them, as Plex86 did (Lawton 1999): it traps.  LAR and
+    its like do so even when they fail: natively they have read a descriptor, which leaves an accessed flag."""
+    return REFLECT if e.qualification != 0 or SENSITIVE_LAR <= e.detail <= SENSITIVE_VERW else RESUME
 
 cdef inline void fill_bt_table(handler_fn* t) noexcept:
     fill_trap_table(t)

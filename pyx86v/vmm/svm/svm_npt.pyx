@@ -34,8 +34,6 @@ cdef void fill(Style* s) noexcept:
     fill_native_table(NATIVE)
     s.name = b"svm+npt"
     s.nested = True
-    s.shadow = False
-    s.interpret = NULL
     s.start = svm_npt_start
     s.monitor_bytes = svm_monitor_bytes
     s.switch_price = SWITCH_SVM
@@ -43,8 +41,6 @@ cdef void fill(Style* s) noexcept:
     s.is_sound = svm_is_sound
     for i in range(N_EVENTS):
         s.handlers[i] = svm_npt_event
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     fill_exit_names(s.exit_names)
 
 fill(&STYLE)

@@ -47,9 +47,7 @@ cdef void fill(Style* s) noexcept:
     EXITS[EXIT_EXCEPTION + VEC_PF] = exit_page_fault
     fill_native_table(NATIVE)
     s.name = b"svm+shadow"
-    s.nested = False
     s.shadow = True
-    s.interpret = NULL
     s.start = svm_shadow_start
     s.monitor_bytes = svm_shadow_bytes
     s.switch_price = SWITCH_SVM
@@ -57,8 +55,6 @@ cdef void fill(Style* s) noexcept:
     s.is_sound = svm_is_sound
     for i in range(N_EVENTS):
         s.handlers[i] = svm_shadow_event
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     fill_exit_names(s.exit_names)
 
 fill(&STYLE)

@@ -6,28 +6,42 @@ virtual state (`ring.step`) belongs to the exit that EV_TRAP took for it.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from pyx86v.arch.regs cimport FL_IF, VEC_PF
-from pyx86v.arch.types cimport REFLECT, RESUME, STOP
+from pyx86v.arch.types cimport REFLECT, RESUME, STOP, hpa_t
 from pyx86v.cost.ledger cimport *
 from pyx86v.devices.platform cimport platform_ack
-from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM
+from pyx86v.mmu.shadow cimport SHADOW_FAULT, SHADOW_NO_RAM, shadow_bytes
 from pyx86v.vmm.clock cimport guest_time
 from pyx86v.vmm.emulate cimport *
 from pyx86v.vmm.guest cimport *
 from pyx86v.vmm.ring cimport *
-from pyx86v.vmm.shadow cimport shadow_resolve
+from pyx86v.vmm.shadow cimport shadow_resolve, shadow_start
 from pyx86v.vmm.trap.exit cimport *
 from pyx86v.vmm.trap.kinds cimport *
 
 # The guest's own events ------------------------------------------------------------------------
 
-cdef inline int reflect(Guest* g, int kind) noexcept nogil:
-    """Enter the guest's handler for it: gate, segment and task state are read and the frame is pushed by software."""
-    cdef bint inside = g.vcpu.ring.step
-    if not inside:
+cdef inline int monitor_start(Guest* g, hpa_t at) noexcept nogil:
+    """Shadow tables from `at` on.  Note the descriptor tables that the boot protocol left, so as to know when the guest has its own.
+    0; -1: no room."""
+    g.vcpu.ring.boot_gdtr = g.cpu.get(g.cpu, REG_GDTR_BASE) + g.cpu.get(g.cpu, REG_GDTR_LIMIT)
+    g.vcpu.ring.boot_idtr = g.cpu.get(g.cpu, REG_IDTR_BASE) + g.cpu.get(g.cpu, REG_IDTR_LIMIT)
+    if shadow_start(g, at, shadow_bytes(g.vcpu.paging.window.size)) != 0:
+        return -1
+    g.shadow.config.software = 1
+    return 0
+
+cdef inline void enter_kernel(Guest* g, int kind, bint by_trap) noexcept nogil:
+    """To the guest's kernel: gate, segment and task state are read and the frame is pushed by software."""
+    if not g.vcpu.ring.step and by_trap:
         trap_exit(g, kind)
+    elif not g.vcpu.ring.step:
+        exit_opens(g, kind)
     charge(g.ledger, EMULATION, EMUL_REFLECT)
-    if not inside:
+    if not g.vcpu.ring.step:
         trap_return(g, kind)
+
+cdef inline int reflect(Guest* g, int kind) noexcept nogil:
+    enter_kernel(g, kind, True)
     return REFLECT
 
 cdef inline int on_shadow_fault(Guest* g, Event* e) noexcept nogil:
@@ -54,12 +68,7 @@ cdef inline int on_software_int(Guest* g, Event* e) noexcept nogil:
 cdef inline int on_syscall(Guest* g, Event* e) noexcept nogil:
     """SYSCALL and SYSENTER arrive at the monitor's entry point: the way in is the instruction itself, and priced as one.  The
     engine sets the guest's kernel up."""
-    cdef bint inside = g.vcpu.ring.step
-    if not inside:
-        exit_opens(g, TRAP_SYSCALL)
-    charge(g.ledger, EMULATION, EMUL_REFLECT)
-    if not inside:
-        trap_return(g, TRAP_SYSCALL)
+    enter_kernel(g, TRAP_SYSCALL, False)
     return RESUME
 
 cdef inline int on_external(Guest* g, Event* e) noexcept nogil:

@@ -42,8 +42,6 @@ cdef void fill(Style* s) noexcept:
     fill_native_table(NATIVE)
     s.name = b"vmx+ept"
     s.nested = True
-    s.shadow = False
-    s.interpret = NULL
     s.start = vmx_ept_start
     s.monitor_bytes = monitor_bytes_ept
     s.switch_price = SWITCH_VMX
@@ -51,8 +49,6 @@ cdef void fill(Style* s) noexcept:
     s.is_sound = vmx_is_sound
     for i in range(N_EVENTS):
         s.handlers[i] = vmx_ept_event
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     fill_reason_names(s.exit_names)
 
 fill(&STYLE)

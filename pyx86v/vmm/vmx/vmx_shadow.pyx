@@ -57,7 +57,6 @@ cdef void fill(Style* s) noexcept:
     fill_native_table(NATIVE)
     fill_interpreter_table(INTERPRETER)
     s.name = b"vmx+shadow"
-    s.nested = False
     s.shadow = True
     s.start = vmx_shadow_start
     s.interpret = vmx_shadow_interpret
@@ -67,8 +66,6 @@ cdef void fill(Style* s) noexcept:
     s.retag = vmx_retag
     for i in range(N_EVENTS):
         s.handlers[i] = vmx_shadow_event
-    for i in range(MAX_EXIT_KINDS):
-        s.exit_names[i] = NULL
     fill_reason_names(s.exit_names)
 
 fill(&STYLE)
