@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy
 from pyx86v.arch.regs cimport *
 from pyx86v.arch.types cimport *
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.softtlb cimport page_drop
+from pyx86v.engine.softtlb cimport page_drop, soft_flush
 from pyx86v.engine.ops cimport env_bits, ops_get, ops_set
 from pyx86v.engine.state cimport *
 from pyx86v.arch.cpu cimport REG_CR8
@@ -252,7 +252,7 @@ cdef inline void smap_closed(Engine* e) noexcept nogil:
     if e.open_count == 0 or env_u64(e.env, ENV_EFLAGS)[0] & FL_AC:
         return
     if e.open_count > MAX_OPEN_PAGES:
-        tlb_flush_x86_64(e.cpu)
+        soft_flush(e.cpu)
     else:
         for i in range(e.open_count):
             page_drop(e.cpu, e.open_pages[i])

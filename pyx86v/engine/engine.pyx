@@ -43,7 +43,7 @@ from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
 from pyx86v.engine.price cimport only_counts, price_block, price_first, stretch_stays
 from pyx86v.engine.ring cimport *
-from pyx86v.engine.softtlb cimport page_drop
+from pyx86v.engine.softtlb cimport page_drop, soft_flush
 from pyx86v.engine.state cimport *
 from pyx86v.engine.stray cimport stray_vector
 from pyx86v.engine.syscall cimport do_syscall, do_sysenter
@@ -705,7 +705,7 @@ cdef void engine_changed_memory(Engine* e, uint64_t hpa, uint64_t n) noexcept no
         cache_written(e)
 
 cdef void engine_flush(Engine* e) noexcept nogil:
-    tlb_flush_x86_64(e.cpu)
+    soft_flush(e.cpu)
 
 cdef void engine_settle(Engine* e) noexcept nogil:
     settle(e)

@@ -23,7 +23,7 @@ from pyx86v.engine.datacache cimport data_line
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.remap cimport code_page_filled
 from pyx86v.engine.ops cimport env_bits, env_flat_code
-from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_set
+from pyx86v.engine.softtlb cimport evict_page, page_drop, page_set, soft_flush, soft_set
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_is_rom
 from pyx86v.mmu.mmu cimport *
@@ -50,7 +50,7 @@ cdef inline void drop_evicted(Engine* e, const Translation* t) noexcept nogil:
 cdef inline void frame_drop_code(Engine* e, uint64_t frame) noexcept nogil:
     """Forget the translated code of a frame and every mapping that could run it."""
     tb_invalidate_phys_range_x86_64(e.uc, frame << PAGE_SHIFT, (frame + 1) << PAGE_SHIFT)
-    tlb_flush_x86_64(e.cpu)
+    soft_flush(e.cpu)
 
 cdef inline bint frame_is_running(Engine* e, uint64_t frame) noexcept nogil:
     cdef BlockRecord* r = e.current[0]
@@ -62,7 +62,7 @@ cdef inline void frame_fetched(Engine* e, uint64_t frame) noexcept nogil:
         return
     e.page_state[frame] = PAGE_CODE
     if e.write_map[frame] == ~<uint64_t>0:
-        tlb_flush_x86_64(e.cpu)
+        soft_flush(e.cpu)
     elif e.write_map[frame]:
         page_drop(e.cpu, e.write_map[frame] & ~<uint64_t>PAGE_MASK)
     e.write_map[frame] = 0
@@ -71,7 +71,7 @@ cdef inline void frame_stored(Engine* e, uint64_t frame) noexcept nogil:
     """A store to a PAGE_CODE frame: it becomes data, or mixed when it would flip for ever."""
     if frame_is_running(e, frame) or e.page_flips[frame] >= MAX_PAGE_FLIPS:
         e.page_state[frame] = PAGE_MIXED
-        tlb_flush_x86_64(e.cpu)              # other mappings of it must become executable-or-unwritable
+        soft_flush(e.cpu)              # other mappings of it must become executable-or-unwritable
         return
     e.page_flips[frame] += 1
     e.page_state[frame] = PAGE_DATA
@@ -188,7 +188,7 @@ cdef inline int shadow_miss(Engine* e, gva_t va, int size, int access, int privi
     ev.rip = env_u64(e.env, ENV_EIP)[0]
     verdict = e.style.handlers[EV_SHADOW_FAULT](&e.guest, &ev)
     if ev.qualification == DROP_ALL:
-        tlb_flush_x86_64(e.cpu)
+        soft_flush(e.cpu)
     elif ev.qualification == DROP_PAGE:
         page_drop(e.cpu, va)
     t.gpa = ev.gpa
@@ -231,7 +231,7 @@ cdef inline int translate(Engine* e, gva_t va, int size, int access, int privile
             status = mmu_translate(e.mmu, &e.ram, e.ledger, walked(e.vcpu), va, access, privilege, t)
         drop_evicted(e, t)
         if t.drop == DROP_ALL:
-            tlb_flush_x86_64(e.cpu)
+            soft_flush(e.cpu)
         elif t.drop == DROP_PAGE:
             page_drop(e.cpu, va)
         if status == XLAT_PAGE_FAULT and e.vcpu.shadowing:

@@ -17,7 +17,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 from pyx86v.arch.ptes cimport VA_MASK
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.softtlb cimport SoftEntry, evict_page, soft_victims
+from pyx86v.engine.softtlb cimport SoftEntry, evict_page, soft_flush, soft_victims
 from pyx86v.engine.state cimport EVICT_LOG, Engine
 from pyx86v.mmu.state cimport Evicted, FLUSH_ALL, FLUSH_INVEPT, FLUSH_INVVPID, Mmu, SIDE_D, SIDE_I
 from pyx86v.mmu.tlb cimport ARRAY_D_4K, ARRAY_L2, TAG_NESTED, TLB_NIL, Tlb
@@ -115,7 +115,7 @@ cdef inline void kept_catch_up(Engine* e, const Kept* k) noexcept nogil:
     cdef uint64_t i
     cdef uint16_t asid = walked(e.vcpu).asid
     if e.evictions - k.evictions > EVICT_LOG or k.flushes != wide_flushes(e.mmu):
-        tlb_flush_x86_64(e.cpu)
+        soft_flush(e.cpu)
         return
     for i in range(k.evictions, e.evictions):
         v = &e.evicted[i % EVICT_LOG]

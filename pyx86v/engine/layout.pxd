@@ -176,6 +176,7 @@ cdef enum:                     # CPUX86State
     ENV_BUDGET = 0x18b0        # int64: what is left until the slow path
     ENV_CURRENT = 0x18b8       # BlockRecord*: the block that runs
     ENV_ENGINE = 0x18c0        # Engine*
+    ENV_EPOCH = 0x18c8         # counts what may have taken a page of the translation cache from the soft TLB
 
 cdef enum:                     # hflags
     HF_CPL = 3
@@ -220,6 +221,7 @@ cdef enum:                     # TCGContext
     TCG_REGS = 0x9998          # and RAX to R15
     TEMP_NAME = 0x20           # TCGTemp: const char*
     OP_MOVI_I32 = 6
+    OP_LD32U_I64 = 71
     OP_LD_I64 = 73
     OP_ST_I64 = 77
     OP_ADD_I64 = 78
@@ -243,6 +245,7 @@ cdef enum:                     # TranslationBlock
     TB_ICOUNT = 22             # u16
     TB_CODE = 0x20             # pointer to the host's
     TB_CFLAGS = 24             # u32, low 15 bits: instruction limit
+    TB_INVALID = 0x40000       # in them: the code is no longer what it was
 
 cdef enum:                     # DisasContext, the translator's; who calls uc_struct.add_inline_hook has it beside the arguments
     DC_FROM_ARGS = -2          # in pointers

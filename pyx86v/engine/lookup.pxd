@@ -31,17 +31,18 @@ cdef enum:
 
 ctypedef struct Shortcut:    # where a target's translation was found last, a line of the host's cache each
     uint64_t target
-    uint64_t code            # of the host; to be trusted while
-    uint64_t tb              # its TranslationBlock is the one that
-    uint64_t slot            # the jump cache has here (from CPUState), where the engine takes out whatever may not be entered without a look,
+    uint64_t code            # of the host, for
+    uint64_t block           # its TranslationBlock (from CPUState), while that is not invalid;
+    uint64_t epoch           # ENV_EPOCH: since then the model has not lost the page;
     uint64_t state           # for blocks of this kind and world (shortcut_state)
     uint64_t pad[3]
 
-cdef inline uint64_t offsetof_target() noexcept nogil: return 0
-cdef inline uint64_t offsetof_code() noexcept nogil: return 8
-cdef inline uint64_t offsetof_tb() noexcept nogil: return 16
-cdef inline uint64_t offsetof_slot() noexcept nogil: return 24
-cdef inline uint64_t offsetof_state() noexcept nogil: return 32
+cdef enum:                   # offsets in it
+    CUT_TARGET = 0
+    CUT_CODE = 8
+    CUT_BLOCK = 16
+    CUT_EPOCH = 24
+    CUT_STATE = 32
 
 cdef inline uint64_t shortcut_state(Engine* e, uint32_t flags) noexcept nogil:
     return flags | <uint64_t>env_u32(e.cpu, CPU_CLUSTER)[0] << 32
@@ -101,12 +102,15 @@ cdef inline void emit_check(Engine* e, char* s, const char* dc, void* differs, v
     cdef void* cpu = constant(s, <uintptr_t>e.cpu)
     cdef void* word = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
     cdef void* held = tcg_temp_new_internal_x86_64(s, TYPE_I64, False)
-    combine(s, OP_XOR_I64, differs, load_from(s, word, cut, offsetof_target()), target)
-    combine(s, OP_XOR_I64, word, load_from(s, word, cut, offsetof_state()), state)
+    combine(s, OP_XOR_I64, differs, load_from(s, word, cut, CUT_TARGET), target)
+    combine(s, OP_XOR_I64, word, load_from(s, word, cut, CUT_STATE), state)
     combine(s, OP_OR_I64, differs, differs, word)
-    combine(s, OP_ADD_I64, word, load_from(s, word, cut, offsetof_slot()), cpu)
-    load_from(s, word, word, 0)
-    combine(s, OP_XOR_I64, word, word, load_from(s, held, cut, offsetof_tb()))
+    load_from(s, held, temp_of(s, (<void**>(s + TCG_CPU_ENV))[0]), ENV_EPOCH)
+    combine(s, OP_XOR_I64, word, load_from(s, word, cut, CUT_EPOCH), held)
+    combine(s, OP_OR_I64, differs, differs, word)
+    combine(s, OP_ADD_I64, word, load_from(s, word, cut, CUT_BLOCK), cpu)
+    combine(s, OP_LD32U_I64, word, word, <void*>TB_CFLAGS)
+    tcg_gen_andi_i64_x86_64(s, number_of_temp(s, word), number_of_temp(s, word), TB_INVALID)
     combine(s, OP_OR_I64, differs, differs, word)
     tcg_temp_free_internal_x86_64(s, word)
     tcg_temp_free_internal_x86_64(s, held)
@@ -119,7 +123,7 @@ cdef inline void emit_rest(Engine* e, char* s, const char* dc, void* differs, vo
     cdef void* miss = gen_new_label_x86_64(s)
     cdef void* code = tcg_temp_new_internal_x86_64(s, TYPE_I64, True)
     cdef void* went
-    load_from(s, code, cut, offsetof_code())
+    load_from(s, code, cut, CUT_CODE)
     emit_flags_kind(s, dc)
     tcg_gen_brcondi_i64_x86_64(s, COND_NE, number_of_temp(s, differs), 0, slow)
     tcg_temp_free_internal_x86_64(s, differs)
@@ -201,7 +205,6 @@ cdef inline void find_code(Engine* e) noexcept nogil:
     cdef Bt* b = <Bt*>e.world.style_state
     cdef uint64_t target = cell_of(b, &e.ram, CELL_TARGET)[0], pc, state = shortcut_state(e, 0)
     cdef Shortcut* cut
-    cdef uint64_t* slot
     cdef char* tb
     e.went = NULL
     if b.bits != 64:
@@ -211,14 +214,13 @@ cdef inline void find_code(Engine* e) noexcept nogil:
         return
     env_u64(e.env, ENV_EIP)[0] = pc
     e.went = helper_lookup_tb_ptr_x86_64(e.env)
-    slot = jump_slot(e.cpu, pc)
-    tb = <char*>slot[0]
+    tb = <char*>jump_slot(e.cpu, pc)[0]
     if tb is not NULL and (<uint64_t*>(tb + TB_PC))[0] == pc and (<void**>(tb + TB_CODE))[0] == e.went:
         cut = &(<Shortcut*>e.shortcuts)[target & (SHORTCUTS - 1)]
         cut.target = target
         cut.code = <uintptr_t>e.went
-        cut.tb = <uintptr_t>tb
-        cut.slot = <uint64_t>(<char*>slot - e.cpu)
+        cut.block = <uint64_t>(tb - e.cpu)
+        cut.epoch = env_u64(e.env, ENV_EPOCH)[0]
         cut.state = state | (<uint32_t*>(tb + TB_FLAGS))[0]
 
 cdef inline void shortcuts_check(Engine* e) noexcept nogil:

@@ -10,7 +10,7 @@ from pyx86v.arch.cpu cimport *
 from pyx86v.arch.regs cimport *
 from pyx86v.devices.platform cimport Platform, platform_cr8, platform_set_cr8
 from pyx86v.engine.layout cimport *
-from pyx86v.engine.softtlb cimport page_drop
+from pyx86v.engine.softtlb cimport page_drop, soft_flush
 from pyx86v.engine.state cimport Engine
 
 cdef enum:
@@ -208,7 +208,7 @@ cdef inline void ops_set_segment(Cpu* c, int seg, const Segment* v) noexcept nog
         env_update_hflags(env)
 
 cdef inline void ops_flush(Cpu* c) noexcept nogil:
-    tlb_flush_x86_64(c.owner)
+    soft_flush(c.owner)
 
 cdef inline void ops_flush_page(Cpu* c, uint64_t gva) noexcept nogil:
     page_drop(c.owner, gva)

@@ -27,6 +27,7 @@ from pyx86v.engine.layout cimport *
 from pyx86v.engine.lookup cimport shortcuts_check
 from pyx86v.engine.operands cimport fetch_insn, linear_rip
 from pyx86v.engine.ops cimport env_bits, env_cpl, env_flat_code, env_update_hflags
+from pyx86v.engine.softtlb cimport soft_flush
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.shadow cimport shadow_write_ended
 from pyx86v.vmm.guest cimport *
@@ -255,7 +256,7 @@ cdef inline void ring_resume(Engine* e) noexcept nogil:
         return
     wanted = ring_wanted(e)
     if e.style.translates and wanted != r.dropped:
-        tlb_flush_x86_64(e.cpu)              # one of its privileges changes its meaning (fill.pxd)
+        soft_flush(e.cpu)              # one of its privileges changes its meaning (fill.pxd)
     r.dropped = wanted
     tables_intercepted(e)
     if r.dropped:

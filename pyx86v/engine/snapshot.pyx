@@ -25,6 +25,7 @@ from pyx86v.devices.sinks cimport Buffer, Sinks, buffer_append
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.media cimport media_load, media_sections
 from pyx86v.engine.sound cimport caches_are_sound, ledger_is_sound, predictor_is_sound, registers_are_sound, schedule_is_sound, standing_is_sound, world_is_sound
+from pyx86v.engine.softtlb cimport soft_flush
 from pyx86v.engine.state cimport *
 from pyx86v.engine.worlds cimport *
 from pyx86v.mmu.cache cimport Caches
@@ -303,5 +304,5 @@ cdef str snapshot_apply(Worlds* w, dict sections):
         w.seat[0].standing.left = busy(e)
     world_stand(w, w.plan.front)
     e.branch_block = e.current[0] if e.predictor is not NULL and e.predictor.last.pending else NULL
-    tlb_flush_x86_64(e.cpu)
+    soft_flush(e.cpu)
     return None

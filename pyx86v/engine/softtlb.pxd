@@ -18,6 +18,7 @@ from pyx86v.arch.types cimport PAGE_MASK, PAGE_SHIFT, gva_t, hpa_t
 from pyx86v.engine.layout cimport *
 from pyx86v.mmu.state cimport Evicted, PROT_R, PROT_W, PROT_X, SIDE_D
 from pyx86v.mmu.tlb cimport lowest_bit
+from pyx86v.vmm.bt.cells cimport BT_BASE_32
 
 cdef extern from *:
     """
@@ -113,6 +114,11 @@ cdef inline void soft_set(char* env, gva_t page, hpa_t hpa, char* ram, int prot,
 
 # The engine's own functions -------------------------------------------------------------------
 
+cdef inline void soft_flush(void* cpu) noexcept nogil:
+    """Empty all tables, and the jump cache.  What the model no longer holds is not run without a look (ENV_EPOCH)."""
+    tlb_flush_x86_64(cpu)
+    env_u64(cpu_env(<char*>cpu), ENV_EPOCH)[0] += 1
+
 cdef inline void soft_bound_count(char* env) noexcept nogil:
     cdef int i
     cdef uint64_t* used
@@ -135,7 +141,7 @@ cdef inline void evict_page(void* cpu, const Evicted* v, bint portable) noexcept
     """What the model evicted leaves the tables."""
     cdef gva_t gva = v.gva
     if v.shift != PAGE_SHIFT:
-        tlb_flush_x86_64(cpu)                # up to 512 small pieces
+        soft_flush(cpu)                # up to 512 small pieces
         return
     if gva >> 47:
         gva |= 0xffff000000000000ULL
@@ -144,4 +150,6 @@ cdef inline void evict_page(void* cpu, const Evicted* v, bint portable) noexcept
     else:
         soft_drop(cpu_env(<char*>cpu), gva, v.side != SIDE_D)
         if v.side != SIDE_D:
+            if gva & BT_BASE_32 == BT_BASE_32:       # of the translation cache, perhaps
+                env_u64(cpu_env(<char*>cpu), ENV_EPOCH)[0] += 1
             tb_flush_jmp_cache_x86_64(cpu, gva)

@@ -25,6 +25,7 @@ from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.operands cimport fetch_insn
 from pyx86v.engine.ring cimport *
+from pyx86v.engine.softtlb cimport soft_flush
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.memory cimport ram_pointer, window_hpa
 from pyx86v.mmu.mmu cimport XLAT_NO_RAM, XLAT_OK, XLAT_PAGE_FAULT, full_walk, walker_init
@@ -89,7 +90,7 @@ cdef inline void frame_rely(Engine* e, uint64_t gfn) noexcept nogil:
     if frame is NULL or frame[1] & CODE_WRITES >= MAX_CODE_WRITES:
         return
     if shadow_trace_code(&e.world.shadow, e.mmu, &e.ram, e.ledger, &e.vcpu.hardware, gfn, True) != DROP_NOTHING:
-        tlb_flush_x86_64(e.cpu)
+        soft_flush(e.cpu)
 
 cdef inline bint frame_is_wild(Engine* e, uint64_t gfn) noexcept nogil:
     """Is its code compared at each entry?"""
