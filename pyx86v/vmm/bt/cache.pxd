@@ -40,7 +40,7 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 64               # root entries of a space
     MAX_LINKS = 4096             # entries below them
-    CODE_LINE = 64               # units begin so: the engine's jump cache then has a place for each of a page's
+    CODE_LINE = 8                # units begin so
     STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
     NO_STUB = 0xffff             # BtExit.stub: the exit is chained for good
     DISPATCH_BYTES = 64          # the start of the code area: INT BT_INT_EXIT, for a guest address without a translation
