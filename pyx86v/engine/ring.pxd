@@ -20,6 +20,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.cache_map cimport *
+from pyx86v.engine.cache_space cimport cache_enter
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
 from pyx86v.engine.fill cimport page_is_held
 from pyx86v.engine.intercept cimport *
