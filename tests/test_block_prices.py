@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The block model in the engine: code is counted by its bytes, priced once it has run often enough, and a loop keeps its
-dependency chain over the edges of its blocks.  That no cut of the engine's changes a price is for test_snapshot.py and test_machine.py."""
+dependency chain over the edges of its blocks; and no cut of the engine's changes a price."""
+import random
 import struct
 
 import pytest
@@ -124,3 +125,41 @@ def test_two_copies_are_one_analysis(tmp_path):
     assert twice.blocks["modelled"] == once.blocks["modelled"] == 2
     again = machine(tmp_path, chain(200))
     assert twice.ledger_units["instruction"] - once.ledger_units["instruction"] < again.ledger_units["instruction"] - once.ledger_units["instruction"] + 64
+
+
+# What the model prices, what it says nothing of (CPUID, IN, REP MOVSB, CLI), and jumps to the next instruction.
+PIECES = [bytes.fromhex(code) for code in ("01d8 0fafc2 8b06 8907 8d5c0301 d1e0 31d2 5058 83c305 0fb6c3 90 0fa2 e464 b903000000f3a4 fa eb00 7400 f8 8b4604".split())]
+
+
+def loop_of_anything(seed):
+    """A hundred turns of random instructions, a CPUID and two more after ECX was saved, and near a page's end."""
+    choose = random.Random(seed)
+    body = b"\x51" + b"".join(choose.choice(PIECES) for _ in range(choose.randrange(3, 40))) + b"\x59\x49"
+    before = bytes.fromhex("bc00003000be00002000bf00002100") + b"\x90" * choose.choice((0, 3900 - len(body) // 2, 3970, 4000)) + b"\xb9\x64\0\0\0"
+    return before + body + b"\x0f\x85" + struct.pack("<i", -len(body) - 6) + EXIT
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("engine", ["inline", "portable"])
+def test_no_cut_changes_a_price(tmp_path, seed, engine):
+    """Run to its end, and with steps, limits and breakpoints anywhere, before and after its code gets its prices."""
+    code, choose = loop_of_anything(seed), random.Random(seed)
+    whole = machine(tmp_path, code, engine=engine)
+    cut = Machine(memory=4 << 20, engine=engine)
+    cut.load(tmp_path / "guest.elf")
+    reason = StopReason.LIMIT
+    while reason is not StopReason.EXIT:
+        assert reason in (StopReason.LIMIT, StopReason.BREAKPOINT)
+        how = choose.randrange(4)
+        if how == 0:
+            at = ENTRY + choose.randrange(len(code))
+            cut.add_breakpoint(at)
+            reason = cut.run(max_instructions=choose.randrange(1, 300)).reason
+            cut.remove_breakpoint(at)
+        elif how == 1:
+            reason = cut.step(choose.randrange(1, 9)).reason
+        elif how == 2:
+            reason = cut.run(max_instructions=choose.randrange(1, 9)).reason
+        else:
+            reason = cut.run(max_cycles=choose.randrange(1, 2000)).reason
+    assert whole.blocks["modelled"] and cut.ledger_units == whole.ledger_units and cut.blocks == whole.blocks

@@ -128,6 +128,8 @@ cdef inline void record_stretch(Engine* e, BlockRecord* r) noexcept nogil:
     if not r.flags & REC_TRANSFER and not m[r.count - 1].flags & (MARK_REP | MARK_ENDS):
         r.flags |= REC_OPEN | REC_SLOW
     n = plain_part(m, r.count, room_of(r.pc), &whole)
+    if n == r.count - 1 and m[n].flags == 0 and not r.flags & REC_TRANSFER:
+        whole = False                            # a breakpoint: the engine's block ends one byte behind its address
     if not whole:
         if r.flags & REC_TRANSFER or r.frame == NO_FRAME:
             return                               # in the shadow of STI or MOV SS: one instruction, not the stretch's first

@@ -346,7 +346,7 @@ cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
         step_done(e)
         return True
     if ring.step:
-        env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] = REQUEST_ANY       # asks for ring_stepped
+        env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] |= REQUEST_ANY       # asks for ring_stepped
     if r.flags & REC_CUT and ring.real:
         env_u64(e.env, ENV_EIP)[0] = r.eip
         n = 1
