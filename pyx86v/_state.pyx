@@ -319,7 +319,7 @@ cdef class MachineState:
         units, insns, guest_bytes, code_bytes   translated so far; an instruction that two units hold counts twice
         dispatches, lookups, chains             entries from the monitor; of these, indirect targets; exits that were chained
         callouts, adapted, restored             instructions that the monitor carried out; that became call-outs because they trapped; and back
-        dead, dropped, generations, spaces      units whose code was written, spaces whose tables changed, times all was forgotten, spaces made
+        dead, dropped, generations, spaces      units whose code or tables were written, times such tables had changed, times all was forgotten, spaces made
 
             m.translation_counts["dispatches"]
         """

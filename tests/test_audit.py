@@ -159,6 +159,16 @@ def test_equal_under_every_style_and_engine_and_nothing_else_changes(rom):
             assert totals == {name: sum(row["count"] for row in first if row["mnemonic"] == name) for name in totals}
 
 
+@pytest.mark.parametrize("style", styles())
+def test_what_the_monitor_emulates_is_counted(tmp_path, style):
+    """INVPCID: the engine does not know it, and has not read all of it."""
+    (tmp_path / "kernel").write_bytes(images.multiboot_elf(code=bytes.fromhex("b802000000 31c9 660f388201 660f388201 f4"), size=0x2000))
+    machine = Machine(memory=2 << 20, audit=True, style=style)
+    machine.load(tmp_path / "kernel")
+    machine.run()
+    assert [(row["mnemonic"], row["count"], row["address"]) for row in machine.census if row["mnemonic"] != "hlt"] == [("invpcid", 2, 0x100013)]
+
+
 def test_an_audit_changes_no_count():
     runs = [machine_for("timer", audit=audit) for audit in (False, True)]
     for machine in runs:

@@ -51,6 +51,14 @@ def test_counts_agree(machine):
     assert counts["chains"] >= sum(unit["chained"] for unit in units) > 50            # of units that died too
 
 
+def test_a_changed_entry_costs_the_code_behind_it():
+    """The guest changes an entry above its own code a thousand times; what lies elsewhere stays translated."""
+    made = machine_for("ptestorm", style="bt+shadow")
+    made.run()
+    counts = made.translation_counts
+    assert counts["dropped"] > 1000 and counts["units"] < 2 * counts["dropped"]
+
+
 def test_branches_find_their_way_without_the_monitor():
     """Fewer than one entry from the monitor for 100 units that ran.  A unit has at most 13 instructions, so at least that many did."""
     made = machine_for("branchy", style="bt+shadow")

@@ -57,6 +57,7 @@ cdef enum:               # RFLAGS
     FL_VIF = 0x80000
     FL_VIP = 0x100000
     FL_ID = 0x200000
+    FL_ALL = 0x3f7fd7        # the others are reserved and 0
 
 cdef enum:               # CR0; PG is bit 31 and therefore needs the unsigned constant below
     CR0_PE = 0x1

@@ -108,7 +108,8 @@ cdef inline void mark_holes(Engine* e, BlockRecord* r, const uint8_t* code) noex
         at = m[i].end
 
 cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
-    """In ring 1 the engine translates MOV to and from CR to a #GP before it has read all of it: know the instruction all the same."""
+    """In ring 1 the engine translates MOV to and from CR to a #GP before it has read all of it, and INVPCID, which we emulate, in any: know
+    the instruction all the same.  An audit is to change no price."""
     cdef InsnMark* last = &e.marks[r.first_mark + r.count - 1]
     cdef uint32_t start = last[-1].end if r.count > 1 else 0
     cdef uint8_t code[16]
@@ -116,6 +117,9 @@ cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
     memset(code, 0, sizeof(code))
     read_quiet(e, r.pc + start, code, 15)
     if block_insn(e.decoder, code, 15, r.pc + start, env_bits(e.env), &info) > <int>(r.size - start):
+        if not e.style.deprivileged:
+            last.flags |= info.flags >> MARK_SENSITIVE << MARK_SENSITIVE
+            return
         last.flags = info.flags
         last.units = info.units + (last[-1].units if r.count > 1 else 0)
 
@@ -285,7 +289,7 @@ cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t 
     r.count = <uint16_t>n
     e.mark_count = r.first_mark + <uint64_t>n
     watch_waste(e, n)
-    if e.style.deprivileged:
+    if e.style.deprivileged or e.audit:
         complete_last(e, r)
     r.flags = 0
     r.translated = NOT_TRANSLATED

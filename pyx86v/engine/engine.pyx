@@ -475,7 +475,7 @@ cdef void on_debug(void* cpu) noexcept nogil:
 cdef bint on_request(void* cpu, int request) noexcept nogil:
     """CPUClass.cpu_exec_interrupt, before a block is looked up: True when the guest goes on elsewhere, or stops."""
     cdef Engine* e = (<Engine**>(cpu_env(<char*>cpu) + ENV_ENGINE))[0]
-    env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] = 0
+    env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] &= ~<uint32_t>REQUEST_ANY
     if not ring_stepped(e):
         return False
     if e.stopping:

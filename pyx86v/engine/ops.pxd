@@ -27,11 +27,11 @@ cdef inline Platform* ops_platform(char* env) noexcept nogil:
     return &(<Engine**>(env + ENV_ENGINE))[0].world.platform
 
 cdef inline uint64_t env_rflags(char* env) noexcept nogil:
-    """EFLAGS is lazy: conditions live in cc_*, DF as +1/-1."""
+    """EFLAGS is lazy: conditions live in cc_*, DF as +1/-1.  The engine's CMPXCHG8B can leave reserved bits in cc_src."""
     cdef uint64_t f = env_u64(env, ENV_EFLAGS)[0]
     f |= cpu_cc_compute_all_x86_64(env, <int>env_u32(env, ENV_CC_OP)[0])
     f |= env_u32(env, ENV_DF)[0] & FL_DF
-    return f | FL_FIXED
+    return f & FL_ALL | FL_FIXED
 
 cdef inline void env_set_rflags(char* env, uint64_t v) noexcept nogil:
     env_u64(env, ENV_CC_SRC)[0] = v & CC_MASK

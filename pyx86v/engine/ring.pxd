@@ -20,6 +20,7 @@ from pyx86v.arch.regs cimport *
 from pyx86v.cost.ledger cimport charge_block
 from pyx86v.engine.breakpoints cimport RESUME_NOT
 from pyx86v.engine.cache_map cimport *
+from pyx86v.engine.cache_space cimport cache_enter
 from pyx86v.engine.budget cimport grant, settle, spend, units_before
 from pyx86v.engine.fill cimport page_is_held
 from pyx86v.engine.intercept cimport *
@@ -348,7 +349,7 @@ cdef inline bint ring_block(Engine* e, const BlockRecord* r) noexcept nogil:
         step_done(e)
         return True
     if ring.step:
-        env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] = REQUEST_ANY       # asks for ring_stepped
+        env_u32(e.cpu, CPU_INTERRUPT_REQUEST)[0] |= REQUEST_ANY       # asks for ring_stepped
     if r.flags & REC_CUT and ring.real:
         env_u64(e.env, ENV_EIP)[0] = r.eip
         n = 1

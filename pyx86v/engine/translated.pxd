@@ -19,6 +19,7 @@ from pyx86v.engine.budget cimport grant, settle
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.cache_kill cimport *
 from pyx86v.engine.cache_link cimport *
+from pyx86v.engine.cache_space cimport space_check
 from pyx86v.engine.census cimport census_look
 from pyx86v.engine.fill cimport noncanonical, read_quiet
 from pyx86v.engine.intercept cimport *
@@ -124,7 +125,7 @@ cdef inline Unit* unit_make(Engine* e, uint64_t eip, BtMode* m, uint32_t key, ui
     if not unit_room(b) or not space_rely(b, &e.ram, &e.vcpu.paging, pc):
         forget_translations(e)
         cut = 0
-        space_choose(b, &e.ram, &e.vcpu.paging)
+        space_check(e)
         space_rely(b, &e.ram, &e.vcpu.paging, pc)
     gfn2 = gfn
     memcpy(code, frame_bytes(e, gfn) + offset, n)
@@ -205,7 +206,7 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
         drop_in(e)
         return CACHE_DONE
     if b.recheck:
-        space_choose(b, &e.ram, &e.vcpu.paging)
+        space_check(e)
     u = unit_find(b, &e.ram, cache_pc(e, eip), eip, key)
     if u is not NULL and u.flags & UNIT_CHECKED:
         if unit_is_current(e, u):

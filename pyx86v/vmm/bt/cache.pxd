@@ -12,8 +12,8 @@ window, so that snapshots have them.  What comes from there is never trusted to 
 A unit is found by linear address, mode and *space*.  A space stands for one view of the guest's addresses, as far as
 translated code lies in them: the entries of the root table that lead to it, and the entries below (`Link`).  Translated code
 jumps without looking, so what it relies on is looked at whenever the guest must tell the processor that it changed its
-tables (MOV to CR, INVLPG, a task switch): `space_choose` finds the space whose root entries are those of the current root, and
-drops it when an entry below has changed or lost its accessed flag.  Processes share the kernel's part of the root table, so they share a space; a
+tables (MOV to CR, INVLPG, a task switch): `space_choose` finds the space whose root entries are those of the current root.  Where an
+entry below has changed or lost its accessed flag, the units of its region die (engine/cache_space.pxd).  Processes share the kernel's part of the root table, so they share a space; a
 kernel that isolates its page tables (PTI) has two.
 
 Frames with translated code are traced as guest tables are (mmu/shadow_code.pxd).  A unit whose code was written is dead: its
@@ -40,6 +40,7 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 64               # root entries of a space
     MAX_LINKS = 4096             # entries below them
+    MOST_STALE = 8               # of them that may change at a time, or the whole space is dropped
     CODE_LINE = 8                # units begin so
     STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
     NO_STUB = 0xffff             # BtExit.stub: the exit is chained for good
@@ -82,6 +83,7 @@ ctypedef struct Unit:        # one translation
 ctypedef struct Link:
     hpa_t at                 # of a guest table's entry
     uint64_t value           # what must not change (LINK_MASK)
+    uint64_t region          # the linear addresses behind it: the first one, and in its low bits the log2 of their number
 
 ctypedef struct Space:
     uint32_t n_roots
@@ -102,10 +104,10 @@ ctypedef struct BtCounters:
     uint64_t chains          # exits chained
     uint64_t lookups         # indirect targets that the table in the cache did not have
     uint64_t callouts
-    uint64_t dead            # units whose code was written
+    uint64_t dead            # units whose code, or the tables that lead there, were written
     uint64_t generations
     uint64_t spaces          # made
-    uint64_t dropped         # because an entry changed
+    uint64_t dropped         # times that entries had changed
     uint64_t adapted         # instructions retranslated to call-outs because they write traced tables
     uint64_t restored        # and back
     uint64_t by_kind[64]     # call-outs, by TrapKind
@@ -356,13 +358,30 @@ cdef inline bint space_fits(const Ram* ram, const Space* s, const PagingContext*
             return False
     return True
 
-cdef inline bint space_holds(const Ram* ram, const Space* s) noexcept nogil:
-    """Are the entries below as they were?"""
-    cdef uint32_t i
-    for i in range(min(s.n_links, <uint32_t>MAX_LINKS)):
+cdef inline bint region_holds(uint64_t region, gva_t va) noexcept nogil:
+    return (region ^ va) >> (region & 63) == 0
+
+cdef inline int space_stale(const Ram* ram, Space* s, uint64_t* regions) noexcept nogil:
+    """The regions of up to MOST_STALE entries that are not as they were; links into them are forgotten.  How many; MOST_STALE + 1: more."""
+    cdef uint32_t i = 0, links = min(s.n_links, <uint32_t>MAX_LINKS)
+    cdef int n = 0, k
+    for i in range(links):
         if table_entry(ram, s.link[i].at, s.narrow != 0) & LINK_MASK != s.link[i].value:
-            return False
-    return True
+            if n == MOST_STALE:
+                return MOST_STALE + 1
+            regions[n] = s.link[i].region
+            n += 1
+    i = 0
+    while n and i < links:
+        for k in range(n):
+            if region_holds(regions[k], s.link[i].region) and s.link[i].region & 63 <= regions[k] & 63:
+                links -= 1
+                s.link[i] = s.link[links]
+                break
+        else:
+            i += 1
+    s.n_links = links
+    return n
 
 cdef inline void space_drop(Bt* b, const Ram* ram, uint32_t number) noexcept nogil:
     """Forget the space's units: they leave their chains, and so nobody enters them again."""
@@ -389,15 +408,19 @@ cdef inline void space_drop(Bt* b, const Ram* ram, uint32_t number) noexcept nog
     s.n_roots = s.n_links = 0
     s.used = 0
 
-cdef inline void space_choose(Bt* b, const Ram* ram, const PagingContext* p) noexcept nogil:
-    """Make the space of the current tables the current one; clears the lookup table when it is another."""
+cdef inline int space_choose(Bt* b, const Ram* ram, const PagingContext* p, uint64_t* regions) noexcept nogil:
+    """Make the space of the current tables the current one; clears the table of targets when something has changed.
+
+    How many `regions` there are (MOST_STALE at most) whose units are wrong; the caller kills them.
+    """
     cdef uint32_t i, best = 0
     cdef uint32_t was = b.space
+    cdef int stale = 0
     cdef Space* s = space_of(b, ram, was)
     b.recheck = 0
     b.clock += 1
     if s is NULL:
-        return
+        return 0
     if not (s.n_roots and space_fits(ram, s, p)):
         for i in range(MAX_SPACES):
             s = space_of(b, ram, i)
@@ -414,9 +437,15 @@ cdef inline void space_choose(Bt* b, const Ram* ram, const PagingContext* p) noe
             b.count.spaces += 1
         b.space = i
     s.used = b.clock
-    if s.n_roots and not space_holds(ram, s):
+    if s.n_roots:
+        stale = space_stale(ram, s, regions)
+    if stale > MOST_STALE:
         space_drop(b, ram, b.space)
         s.used = b.clock
+        stale = 0
+        b.count.dropped += 1
+        lookup_clear(b, ram)
+    elif stale:
         b.count.dropped += 1
         lookup_clear(b, ram)
     if s.n_roots == 0:
@@ -424,24 +453,26 @@ cdef inline void space_choose(Bt* b, const Ram* ram, const PagingContext* p) noe
         s.narrow = p.mode == PAGING_32
     if b.space != was:
         lookup_clear(b, ram)
+    return stale
 
-cdef inline bint link_add(Space* s, hpa_t at, uint64_t value) noexcept nogil:
+cdef inline bint link_add(Space* s, hpa_t at, uint64_t value, uint64_t region) noexcept nogil:
     cdef uint32_t i = s.n_links
     while i:
         i -= 1
-        if s.link[i].at == at:
+        if s.link[i].at == at and s.link[i].region == region:
             return True
     if s.n_links >= MAX_LINKS:
         return False
     s.link[s.n_links].at = at
     s.link[s.n_links].value = value
+    s.link[s.n_links].region = region
     s.n_links += 1
     return True
 
 cdef inline bint space_rely(Bt* b, const Ram* ram, const PagingContext* p, gva_t pc) noexcept nogil:
     """Code at `pc`, whose walk has just succeeded, is translated: note the entries that led there.  False: no room."""
     cdef Space* s = space_of(b, ram, b.space)
-    cdef uint32_t i, index = root_index(p, pc)
+    cdef uint32_t i, index = root_index(p, pc), shift
     cdef int level = 3 if p.mode == PAGING_LONG else 1
     cdef uint64_t e = root_entry(ram, p, index)
     cdef hpa_t at
@@ -457,12 +488,13 @@ cdef inline bint space_rely(Bt* b, const Ram* ram, const PagingContext* p, gva_t
         s.value[s.n_roots] = e & LINK_MASK
         s.n_roots += 1
     while level and not (p.mode != PAGING_LONG and e & PTE_PS):
+        shift = <uint32_t>(3 + 9 * level)
         if p.mode == PAGING_32:
             at = window_hpa(&p.window, (e & 0xfffff000ULL) + (pc >> 12 & 1023) * 4)
         else:
-            at = window_hpa(&p.window, (e & FRAME_MASK) + (pc >> (3 + 9 * level) & 511) * 8)
+            at = window_hpa(&p.window, (e & FRAME_MASK) + (pc >> shift & 511) * 8)
         e = table_entry(ram, at, p.mode == PAGING_32)
-        if not link_add(s, at, e & LINK_MASK):
+        if not link_add(s, at, e & LINK_MASK, (pc >> shift << shift) | shift):
             return False
         if level > 1 and e & PTE_PS:
             break
@@ -626,6 +658,11 @@ cdef inline Unit* unit_add(Bt* b, const Ram* ram, const BtUnit* t, gva_t pc, uin
     b.count.guest_bytes += t.guest_length
     b.count.code_bytes += t.length
     return u
+
+cdef inline gva_t unit_last(const Unit* u) noexcept nogil:
+    """Linear address of the last byte of its guest code."""
+    cdef gva_t last = u.pc + u.guest_bytes - 1
+    return last if u.mode & 7 == 4 else last & 0xffffffffULL
 
 cdef inline bint unit_touches(const Unit* u, uint64_t first, uint64_t last, uint64_t gfn) noexcept nogil:
     """Do guest-physical bytes first..last, both in frame `gfn`, hold code of the unit?"""

@@ -186,7 +186,7 @@ cdef inline int check_guest_rip(const Vmcs* v) noexcept nogil:
     cdef bint code64 = in_ia32e(v) and rights_of(v, SEG_CS) & AR_L
     if not code64 and rip >> 32: return GUEST_RULE_RIP_32
     if code64 and rip >> 48 != 0 and rip >> 48 != 0xffff: return GUEST_RULE_RIP_64
-    if flags & ~<uint64_t>0x3f7fd7 or not flags & FL_FIXED: return GUEST_RULE_RFLAGS_RESERVED
+    if flags & ~<uint64_t>FL_ALL or not flags & FL_FIXED: return GUEST_RULE_RFLAGS_RESERVED
     if flags & FL_VM and (in_ia32e(v) or not field_get(v, GUEST_CR0) & CR0_PE): return GUEST_RULE_RFLAGS_VM
     if injects(v, INTR_EXTERNAL) and not flags & FL_IF: return GUEST_RULE_RFLAGS_IF
     return RULE_NONE
