@@ -241,9 +241,10 @@ cdef inline void cells_fill(Engine* e, uint32_t key) noexcept nogil:
     cell_of(b, &e.ram, CELL_CR8_HOLD)[0] = lapic_listens(&e.world.platform.lapic, e.world.platform.ioapic.low, 24)
     context_fill(e, b)
     if b.mode != key:
+        if key & 7 != b.mode & 7:
+            b.published = RECENT + 1         # the empty places look otherwise, too
         b.mode = key
         b.bits = 64 if key & 7 == 4 else 32
-        b.published = 1                      # its empty places look otherwise, too
         lookup_clear(b, &e.ram)
 
 cdef inline void smap_closed(Engine* e) noexcept nogil:

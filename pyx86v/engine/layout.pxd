@@ -254,6 +254,7 @@ cdef enum:                     # DisasContext, the translator's; who calls uc_st
     DC_NUM_INSNS = 0x1c        # int
     DC_MAX_INSNS = 0x20        # int
     DC_PC_START = 0x38         # of the instruction, and the byte to be read next behind it
+    CC_OP_ADDL = 8
     DC_CC_OP = 0x74            # int: how its flags are kept
     DC_CC_OP_DIRTY = 0x7c      # bool: and CPUX86State does not say so yet
     DC_CPL = 0x8c              # int

@@ -29,6 +29,11 @@ cdef bint plausible(void* p) noexcept nogil:
     return <uintptr_t>p > 0x10000 and <uintptr_t>p < <uintptr_t>0x800000000000ULL and <uintptr_t>p & 7 == 0
 
 
+cdef bint plausible_text(const char* p, bytes text) noexcept:
+    """Does a string of the library's begin so?"""
+    return <uintptr_t>p > 0x10000 and <uintptr_t>p < <uintptr_t>0x800000000000ULL and p[:len(text)] == text
+
+
 cdef uint64_t plant(uc_engine* uc, int reg, uint64_t value) noexcept:
     uc_reg_write(uc, reg, &value)
     return value
@@ -55,7 +60,7 @@ cdef str check_registers(uc_engine* uc, char* env):
         plant(uc, number, 0)
     for number, offset in ((0xC0000081, ENV_STAR), (0xC0000082, ENV_LSTAR), (0xC0000083, ENV_CSTAR), (0xC0000084, ENV_FMASK),
                            (0xC0000102, ENV_KERNEL_GS_BASE), (0x175, ENV_SYSENTER_ESP), (0x176, ENV_SYSENTER_EIP),
-                           (0x277, ENV_PAT), (0x250, ENV_BUDGET), (0x258, ENV_CURRENT), (0x259, ENV_ENGINE)):
+                           (0x277, ENV_PAT), (0x250, ENV_BUDGET), (0x258, ENV_CURRENT), (0x259, ENV_ENGINE), (0x268, ENV_EPOCH)):
         value = 0x0000_7123_0000_0000 + <unsigned int>number
         plant_msr(uc, number, value)
         if env_u64(env, offset)[0] != value:
@@ -113,6 +118,10 @@ cdef str check_translator(uc_engine* uc):
     table = (<char**>(s + TCG_HELPER_TABLE))[0]
     if not plausible(table) or not plausible((<void**>(table + HASH_NODES))[0]) or not 0 < (<int*>table)[0] < 1 << 20:
         return "TCGContext.helper_table"
+    for offset, name in ((TCG_CPU_ENV, b"env"), (TCG_CC_OP, b"cc_op"), (TCG_REGS, b"rax"), (TCG_REGS + 8, b"rcx"), (TCG_REGS + 120, b"r15")):
+        env_temp = (<uintptr_t*>(s + <int>offset))[0]
+        if env_temp == 0 or env_temp > 0x100000 or env_temp & 7 or not plausible_text((<char**>(s + env_temp + TEMP_NAME))[0], name):
+            return f"TCGContext, {name.decode()}"
     env_temp = (<uintptr_t*>(s + TCG_CPU_ENV))[0]
     if env_temp == 0 or env_temp > 0x100000 or env_temp & 7:
         return "TCGContext.cpu_env"
@@ -155,17 +164,20 @@ cdef str check_soft_tlb(uc_engine* uc, char* cpu):
 
 
 cdef int SEEN_SIZE = 0, SEEN_COUNT = 0, SEEN_CFLAGS = 0
+cdef char* SEEN_TB = NULL        # in its place of the jump cache, and with the caller's code
 
 
 cdef void see_block(uc_engine* uc, uint64_t pc, uint32_t size, void* user) noexcept nogil:
     """Find the running block's TranslationBlock through the call's return address into translated code."""
-    global SEEN_SIZE, SEEN_COUNT, SEEN_CFLAGS
+    global SEEN_SIZE, SEEN_COUNT, SEEN_CFLAGS, SEEN_TB
     cdef char* s = (<char**>(<char*>uc + UC_TCG_CONTEXT))[0]
     cdef char* tb = <char*>tcg_tb_lookup_x86_64(s, CALLER())
     if tb is not NULL and (<uint64_t*>(tb + TB_PC))[0] == pc:
         SEEN_SIZE = (<unsigned short*>(tb + TB_SIZE))[0]
         SEEN_COUNT = (<unsigned short*>(tb + TB_ICOUNT))[0]
         SEEN_CFLAGS = (<int*>(tb + TB_CFLAGS))[0]
+        if <char*>jump_slot(uc_cpu(uc), pc)[0] == tb and CALLER() - (<uintptr_t*>(tb + TB_CODE))[0] < 4096:
+            SEEN_TB = tb
 
 
 cdef extern from *:
@@ -190,7 +202,10 @@ cdef str check_block(uc_engine* uc):
         return "TCGContext.nb_ops"
     if SEEN_SIZE != 4 or SEEN_COUNT != 4 or SEEN_CFLAGS & 0xff007fff != 5 << 24:
         return f"TranslationBlock (size {SEEN_SIZE}, instructions {SEEN_COUNT})"
-    return None
+    if SEEN_TB is NULL:
+        return "CPUState.tb_jmp_cache"
+    tb_invalidate_phys_range_x86_64(uc, 0, 1)          # the first byte of the only RAM
+    return None if (<uint32_t*>(SEEN_TB + TB_CFLAGS))[0] & TB_INVALID else "CF_INVALID"
 
 
 cdef int SEEN_REQUEST = 0
@@ -219,7 +234,9 @@ cdef int SEEN_INDEX = -1, SEEN_CPL = -1
 cdef void see_context(void* uc, void* hook, void** args, int n) noexcept nogil:
     """Look at the translator's context, and have the block end after two instructions."""
     global SEEN_INDEX, SEEN_CPL
+    global SEEN_DC
     cdef char* dc = (<char**>args)[DC_FROM_ARGS]
+    SEEN_DC = dc if plausible(dc) else NULL
     if plausible(dc) and is_disas_context(dc, 0x10000):
         SEEN_INDEX = (<int*>(dc + DC_MEM_INDEX))[0]
         SEEN_CPL = (<int*>(dc + DC_CPL))[0]
@@ -245,19 +262,24 @@ cdef str check_context(uc_engine* uc, char* env):
     return None
 
 
-cdef int SEEN_INSNS = 0
+cdef int SEEN_INSNS = 0, SEEN_FLAGS = -1
+cdef char* SEEN_DC = NULL
 
 
 cdef int see_insn(const void* at, const void* exit, void* data) noexcept nogil:
-    global SEEN_INSNS
+    """At each instruction; at the second, behind an ADD, how the flags are kept."""
+    global SEEN_INSNS, SEEN_FLAGS
+    cdef uint64_t pc = (<const uint64_t*>at)[0]
+    if SEEN_DC is not NULL and pc == 0x10002 and (<uint64_t*>(SEEN_DC + DC_PC_START))[0] == pc and (<uint64_t*>(SEEN_DC + DC_PC_START))[1] == pc:
+        SEEN_FLAGS = (<int*>(SEEN_DC + DC_CC_OP))[0] | SEEN_DC[DC_CC_OP_DIRTY] << 8
     if data == <void*>&SEEN_INSNS:
         SEEN_INSNS = SEEN_INSNS * 16 + <int>((<const uint64_t*>at)[0] - 0xffff)
     return -1
 
 
 cdef str check_exits(uc_engine* uc):
-    """The same block with one exit elsewhere: the translator compares the block's address and those of its instructions with it."""
-    global SEEN_INSNS
+    """ADD NOP HLT with one exit elsewhere: the translator compares the block's address and those of its instructions with it."""
+    global SEEN_INSNS, SEEN_FLAGS, SEEN_DC
     cdef uint64_t exit = MARK
     cdef char* tree
     cdef uint64_t** node
@@ -272,9 +294,16 @@ cdef str check_exits(uc_engine* uc):
     (<void**>(tree + TREE_COMPARE))[0] = <void*>see_insn
     (<void**>(tree + TREE_DATA))[0] = <void*>&SEEN_INSNS
     SEEN_INSNS = 0
+    SEEN_FLAGS = -1
+    SEEN_DC = NULL
+    uc_mem_write(uc, 0x10000, b"\x01\xc8\x90\xf4", 4)
     uc_ctl_flush_tb(uc)
+    (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>see_context
     uc_emu_start(uc, 0x10000, 0, 0, 0)
-    return None if SEEN_INSNS == 0x11234 else f"the translator's look at exits ({SEEN_INSNS:#x})"
+    (<void**>(<char*>uc + UC_ADD_INLINE_HOOK))[0] = <void*>uc_add_inline_hook_x86_64
+    if SEEN_INSNS != 0x11344:                                 # see_context cuts the block before the HLT
+        return f"the translator's look at exits ({SEEN_INSNS:#x})"
+    return None if SEEN_FLAGS == CC_OP_ADDL | 1 << 8 else f"DisasContext (flags {SEEN_FLAGS:#x})"
 
 
 def first_mismatch():

@@ -40,6 +40,7 @@ cdef enum:
     MAX_SPACES = 8
     MAX_ROOTS = 64               # root entries of a space
     MAX_LINKS = 4096             # entries below them
+    RECENT = 64                  # entries of the table of targets that are taken out one by one
     MOST_STALE = 8               # of them that may change at a time, or the whole space is dropped
     CODE_LINE = 8                # units begin so
     STUB_BYTES = 6               # INT BT_INT_EXIT and the unit's number
@@ -135,7 +136,8 @@ ctypedef struct Bt:          # saved
     uint32_t mode            # and its packed BtMode
     uint64_t clock
     uint64_t clears          # how often the table was emptied
-    uint32_t published       # it has entries
+    uint32_t published       # entries made since then,
+    uint16_t recent[RECENT]  # and where the first of them are
     uint32_t stubs           # offset of the lowest stub that lies at the end of its page; 0: none
     uint32_t adaptive        # instructions that trap often become call-outs
     PagingContext context    # maps the monitor's region
@@ -293,13 +295,16 @@ cdef inline char* table_of(const Bt* b, const Ram* ram) noexcept nogil:
 
 cdef inline void lookup_clear(Bt* b, const Ram* ram) noexcept nogil:
     """No place matches any target.  Outside 64-bit mode the words have 4 bytes."""
-    cdef uint32_t i
-    if b.clears and not b.published:
+    cdef uint32_t i, at, n = b.published
+    cdef char* table = table_of(b, ram)
+    if table is NULL or b.clears and n == 0:
         return
     b.clears += 1
     b.published = 0
-    cdef char* table = table_of(b, ram)
-    if table is NULL:
+    if n <= RECENT and b.clears > 1:
+        for i in range(n):
+            at = b.recent[i] & (BT_TARGETS - 1)
+            table_put(b, table, at, bt_empty_key(at), 0)
         return
     for i in range(BT_TARGETS):
         table_put(b, table, i, bt_empty_key(i), 0)
@@ -317,7 +322,10 @@ cdef inline uint64_t lookup_find(const Bt* b, const Ram* ram, uint64_t target) n
 cdef inline void lookup_publish(Bt* b, const Ram* ram, uint64_t target, uint64_t code) noexcept nogil:
     """Translated code finds the translation of `target` at `code` (linear) by itself."""
     cdef char* table = table_of(b, ram)
-    b.published = 1
+    if b.published < RECENT:
+        b.recent[b.published] = <uint16_t>(target & (BT_TARGETS - 1))
+    if b.published <= RECENT:
+        b.published += 1
     if table is not NULL:
         table_put(b, table, target & (BT_TARGETS - 1), 0 - target, code)
 
