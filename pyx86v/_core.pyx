@@ -237,6 +237,10 @@ cdef class Machine(MachineState):
                 raise ValueError(f"PYX86V_ENGINE: {engine!r}, expected inline or portable")
         if engine == "portable" and any(self.worlds.seat[i].style.translates for i in range(self.worlds.plan.count)):
             raise ValueError("engine: 'portable', expected 'inline' for styles that translate: they decide what a block may touch")
+        lookups = os.environ.get("PYX86V_LOOKUPS", "engine")
+        if lookups not in ("engine", "code"):
+            raise ValueError(f"PYX86V_LOOKUPS: {lookups!r}, expected engine or code")
+        e.lookups_by_code = lookups == "code"
         err = engine_open(e, engine == "portable")
         if err:
             raise RuntimeError(f"engine: {uc_strerror(err).decode()}")

@@ -47,9 +47,9 @@ cdef enum:                   # offsets in it
 cdef inline uint64_t shortcut_state(Engine* e, uint32_t flags) noexcept nogil:
     return flags | <uint64_t>env_u32(e.cpu, CPU_CLUSTER)[0] << 32
 
-cdef inline bint looks_up(const char* dc) noexcept nogil:
+cdef inline bint looks_up(const Engine* e, const char* dc) noexcept nogil:
     """May the block's indirect transfer go the short way?"""
-    return not (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0] & LONG_WAY
+    return not e.lookups_by_code and not (<uint32_t*>((<char**>(dc + DC_TB))[0] + TB_FLAGS))[0] & LONG_WAY
 
 cdef inline void* number_of_temp(char* s, void* temp) noexcept nogil:
     """The inverse of temp_of."""
@@ -172,7 +172,7 @@ cdef inline void jump_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
     cdef int32_t rel
     cdef int i
     for i in range(u.n_exits):
-        if x[i].at != at + 1 or not looks_up(dc):
+        if x[i].at != at + 1 or not looks_up(e, dc):
             continue
         p = ram_pointer(&e.ram, (<Bt*>e.world.style_state).code + u.code + at, 5)
         if p is NULL or p[0] != 0xe9:
@@ -187,7 +187,7 @@ cdef inline uint64_t transfer_follow(Engine* e, char* dc, uint64_t pc) noexcept 
     cdef char* s = (<char**>(<char*>e.uc + UC_TCG_CONTEXT))[0]
     cdef const BtPart* part = e.part
     cdef bint wide = e.context_base >= BT_BASE_64
-    if part.kind != BT_RETURN and part.kind != BT_INDIRECT or not looks_up(dc):
+    if part.kind != BT_RETURN and part.kind != BT_INDIRECT or not looks_up(e, dc):
         return pc
     if part.flags & PART_LOOKUP and part + 2 <= e.last_part:
         emit_lookup(e, s, dc)

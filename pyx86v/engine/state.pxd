@@ -160,7 +160,8 @@ ctypedef struct Engine:
     bint portable        # public BLOCK hook instead of inline accounting
     void (*block_rest)(Engine* e, uint64_t pc, uint32_t size) noexcept nogil  # its rare part, apart lest the hook saves registers
     bint slow_known      # the translator knows the slow path's description,
-    bint lookup_known    # and that of
+    bint lookups_by_code # the code in the translation cache looks indirect targets up, and not the engine (lookup.pxd)
+    bint lookup_known    # it knows that of
     void* lookup_slow    # what translated code calls for an indirect target without a valid shortcut (lookup.pxd);
     void* went           # its answer
     void* shortcuts      # of a style that translates,

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Indirect transfers of translated code: what the engine does for them against the code in the translation cache itself.
+
+PYX86V_LOOKUPS=code has Unicorn run that code, instruction by instruction; otherwise the engine reads the same table of targets by
+operations of its own (engine/lookup.pxd), and charges what the code would have cost.
+"""
+import pytest
+
+import pyx86v
+from rom_runs import machine_for
+
+MISS = 64        # cycles, more than a look that fails can differ by: the engine charges it as one that succeeds
+
+
+def run(name, profile, monkeypatch, lookups):
+    monkeypatch.setenv("PYX86V_LOOKUPS", lookups)
+    machine = machine_for(name, style="bt+shadow", clock="instructions", profile=profile)
+    end = machine.run()
+    return machine, (end.reason, end.status, machine.instructions, bytes(machine.console), machine.digest())
+
+
+@pytest.mark.parametrize("name, profile", [("branchy", "skylake"), ("smc", "skylake"), ("rings", "p4-672"), ("nanobench", "p4-672")])
+def test_the_engine_does_what_the_code_does(monkeypatch, name, profile):
+    short, result = run(name, profile, monkeypatch, "engine")
+    long, expected = run(name, profile, monkeypatch, "code")
+    assert result == expected
+    counts, others = short.translation_counts, long.translation_counts
+    assert counts["lookups"] and {k: counts[k] for k in ("units", "insns", "callouts")} == {k: others[k] for k in ("units", "insns", "callouts")}
+    apart = abs(short.ledger["instruction"] - long.ledger["instruction"])
+    assert apart <= MISS * counts["lookups"], (apart, counts["lookups"])
+
+
+def test_a_wrong_choice_is_refused(monkeypatch):
+    monkeypatch.setenv("PYX86V_LOOKUPS", "both")
+    with pytest.raises(ValueError, match="expected engine or code"):
+        pyx86v.Machine(style="bt+shadow")
