@@ -5,6 +5,7 @@ The translator's context (DisasContext, on its stack while it calls the inline h
 instruction's accesses use, and how many instructions the block may have.  Parts that may touch the monitor's memory use an
 index that no code of the guest's kernel uses.  The index changes in the middle of a block: the translator compares each
 instruction's address with those at which a run is to end, and the function that it compares with is `part_follow`.
+It may also have the translator read on elsewhere: in the unit behind (unit_follow), or behind what was emitted instead (lookup.pxd).
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from pyx86v.arch.types cimport SUPERVISOR_SMAP

@@ -160,12 +160,12 @@ ctypedef struct Engine:
     bint portable        # public BLOCK hook instead of inline accounting
     void (*block_rest)(Engine* e, uint64_t pc, uint32_t size) noexcept nogil  # its rare part, apart lest the hook saves registers
     bint slow_known      # the translator knows the slow path's description,
-    bint lookups_by_code # the code in the translation cache looks indirect targets up, and not the engine (lookup.pxd)
-    bint lookup_known    # it knows that of
+    bint lookup_known    # and that of
     void* lookup_slow    # what translated code calls for an indirect target without a valid shortcut (lookup.pxd);
     void* went           # its answer
     void* shortcuts      # of a style that translates,
     uintptr_t last_tb    # and the block that was translated last
+    bint lookups_by_code # the code in the translation cache looks indirect targets up, and not the engine
     uint64_t seen_clears[256]    # by world: Bt.clears that the shortcuts know of
     bint fresh           # portable: the first block after a start is not announced
     Cpu ops
