@@ -112,12 +112,15 @@ def comparable(result, style):
     """Must the guest end under `style` as natively?
 
     Not when the frame refused it, or a hole ended it; nor at a limit, which cuts between blocks: these lie elsewhere in
-    another engine, and are cut at holes.  Nor under trap+shadow after LAR, LSL, VERR or VERW: against the monitor's empty
+    another engine, are cut at holes, and under bt+shadow lie before a page whose fault a block natively begins with: the counts are
+    then equal, and the fault is delivered under one of them only.  Nor under trap+shadow after LAR, LSL, VERR or VERW: against the monitor's empty
     tables they read no descriptor, so no accessed flag of its page is set, even where they give the same value.
     """
     one, other = result["native"], result[style]
     reasons = {one["reason"], other["reason"]}
-    if reasons & {"refused", "error", "hole"} or style == "trap+shadow" and ("limit" in reasons or result["forgetful"]["silent_reads"]):
+    if reasons & {"refused", "error", "hole"} or style in ("trap+shadow", "bt+shadow") and "limit" in reasons:
+        return False
+    if style == "trap+shadow" and result["forgetful"]["silent_reads"]:
         return False
     return reasons != {"limit"} or one["instructions"] == other["instructions"] >= fuzz_worker.SAME["max_instructions"]
 
