@@ -242,7 +242,7 @@ def test_linux(benchmark, style):
          seconds=min(mine), qemu_seconds=tcg, icount_seconds=icount, times_icount=min(mine) / icount, mips=ours.instructions / min(mine) / 1e6)
 
 
-def beside(benchmark, make, style, base):
+def beside(benchmark, make, style, base, turns=max(2, TURNS // 2)):
     """make(style) in turns with make(base).  The first's last machine, and the best seconds of both."""
     def other():
         machine = make(base)
@@ -250,7 +250,7 @@ def beside(benchmark, make, style, base):
         machine.run()
         return time.thread_time() - start
 
-    ours, mine, theirs = in_turns(benchmark, lambda: make(style), other, max(2, TURNS // 2))
+    ours, mine, theirs = in_turns(benchmark, lambda: make(style), other, turns)
     return ours, min(mine), min(theirs)
 
 
@@ -283,6 +283,6 @@ def test_linux_translated(benchmark):
 @pytest.mark.parametrize("name", compute_roms())
 def test_translated(benchmark, name):
     """The compute ROMs: binary translation against native, making the translations included."""
-    ours, mine, theirs = beside(benchmark, lambda style: machine(rom(name), style), "bt+shadow", "native")
+    ours, mine, theirs = beside(benchmark, lambda style: machine(rom(name), style), "bt+shadow", "native", turns=3 * TURNS)
     note(benchmark, "compute, translated", name, mine / theirs, "x the time of native", ("at most", 1.1), units=ours.translation_counts["units"],
          dispatches=ours.translation_counts["dispatches"])
