@@ -18,7 +18,7 @@ from fuzz_worker import CPU_SECONDS, FAMILIES
 
 GUESTS = 2040                   # run once
 CHECKED = 96                    # run again, and under every style and engine
-FOUND = (771, 802, 894, 950, 1115, 2915, 3369)     # these too: once they did not end as natively
+FOUND = (771, 802, 894, 950, 1115, 2915, 3369, 50027, 50133)     # these too: once they did not end as natively
 WORKERS = max(1, min(4, os.cpu_count() or 1))
 SILENCE = 120                   # seconds without a line: hung, however busy the computer is (the worker's own limit is CPU_SECONDS)
 FIRST = int(os.environ.get("PYX86V_FUZZ_SEED", "0"))

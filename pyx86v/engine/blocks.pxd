@@ -210,8 +210,6 @@ cdef inline void cache_segments(Engine* e, BlockRecord* r, const Place* p, Retir
         cache_marks(e, r, t, m, n, at, next_ is NULL and ends_by_lookup(e, t.unit, end))
         if next_ is NULL:
             return
-        if t.count:
-            e.marks[r.first_mark + t.count - 1].end = <uint16_t>(next_.code - start)
         t.unit = next_
         t.insn = 0
         at = 0

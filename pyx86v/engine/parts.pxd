@@ -79,7 +79,10 @@ cdef inline void part_at(Engine* e, uint64_t pc) noexcept nogil:
         e.part += 1
 
 cdef inline uint64_t unit_follow(Engine* e, char* dc, uint64_t pc) noexcept nogil:
-    """At the jump to the unit behind: where that begins, if the block goes on there.  Else `pc`."""
+    """At the jump to the unit behind: where that begins, if the block goes on there.  Else `pc`.
+
+    A fault of the instruction there is reported at the jump, which stands for the same place of the guest's (place_find).
+    """
     cdef const BtExit* x = exits_of(bt_of(e), &e.ram, e.context_unit)
     cdef Unit* v
     cdef int32_t most
