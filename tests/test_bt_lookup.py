@@ -34,3 +34,18 @@ def test_a_wrong_choice_is_refused(monkeypatch):
     monkeypatch.setenv("PYX86V_LOOKUPS", "both")
     with pytest.raises(ValueError, match="expected engine or code"):
         pyx86v.Machine(style="bt+shadow")
+
+
+@pytest.mark.parametrize("name", ["usermode", "rings", "smc"])
+@pytest.mark.parametrize("after", [2_000, 60_000, 300_000])
+def test_a_restored_machine_goes_on_with_its_translations(name, after, tmp_path):
+    through = machine_for(name, style="bt+shadow", clock="instructions")
+    through.run()
+    saved = machine_for(name, style="bt+shadow", clock="instructions")
+    saved.run(max_instructions=after)
+    saved.save(tmp_path / "snapshot")
+    restored = pyx86v.Machine.restore(tmp_path / "snapshot")
+    assert restored.translation_counts == saved.translation_counts and restored.instructions == saved.instructions
+    for machine in (saved, restored):
+        machine.run()
+        assert (machine.instructions, bytes(machine.console), machine.digest()) == (through.instructions, bytes(through.console), through.digest())

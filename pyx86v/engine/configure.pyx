@@ -11,7 +11,6 @@ from pyx86v.engine.lookup cimport SHORTCUTS, Shortcut
 from pyx86v.engine.state cimport *
 from pyx86v.mmu.cache cimport LINE_SHIFT, Caches
 from pyx86v.mmu.mmu cimport MmuConfig, mmu_init
-from pyx86v.mmu.shadow cimport shadow_bytes
 from pyx86v.mmu.tlb cimport *
 from pyx86v.vmm.bt.cache cimport bt_bytes
 from pyx86v.vmm.guest cimport ClockPolicy
@@ -196,7 +195,7 @@ cdef int allocate_ram(Engine* e, uint64_t at) except -1:
 cdef void small_pages(Engine* e, const World* w) noexcept:
     """The arrays of a translation cache fill up from their beginnings: a small guest would wait for the clearing of large pages."""
     cdef uint64_t size = w.window.size
-    madvise(e.ram.base + w.window.base + size + shadow_bytes(size), bt_bytes(size), MADV_NOHUGEPAGE)
+    madvise(e.ram.base + w.window.base + size, bt_bytes(size), MADV_NOHUGEPAGE)
 
 
 cdef int add_rom(Engine* e, uint64_t gpa, bytes data) except -1:

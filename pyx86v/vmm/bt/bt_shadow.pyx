@@ -19,10 +19,10 @@ cdef Style STYLE
 
 cdef int start(Guest* g) noexcept nogil:
     cdef uint64_t size = g.vcpu.paging.window.size, behind = g.vcpu.paging.window.base + size
-    if bt_start(<Bt*>g.style_state, g.ram, &g.vcpu.paging.window, behind + shadow_bytes(size), bt_bytes(size)) != 0:
+    if bt_start(<Bt*>g.style_state, g.ram, &g.vcpu.paging.window, behind, bt_bytes(size)) != 0:
         return -1
     (<Bt*>g.style_state).adaptive = g.adaptive
-    return monitor_start(g, behind)
+    return monitor_start(g, behind + bt_bytes(size))         # shadow tables come last, as under every style
 
 cdef uint64_t monitor_bytes(uint64_t guest_bytes) noexcept nogil:
     return shadow_bytes(guest_bytes) + bt_bytes(guest_bytes)
@@ -32,7 +32,7 @@ cdef bint is_sound(const Guest* g) noexcept nogil:
     cdef const Bt* b = <const Bt*>g.style_state
     cdef uint64_t size = g.vcpu.paging.window.size
     cdef Bt fresh
-    return bt_layout(&fresh, &g.vcpu.paging.window, g.vcpu.paging.window.base + size + shadow_bytes(size), bt_bytes(size)) == 0 and \
+    return bt_layout(&fresh, &g.vcpu.paging.window, g.vcpu.paging.window.base + size, bt_bytes(size)) == 0 and \
         b.at == fresh.at and b.bytes == fresh.bytes and b.frames == fresh.frames and b.code == fresh.code and \
         b.data == fresh.data and b.tables == fresh.tables and b.n_units <= MAX_UNITS and b.code_used <= BT_CACHE_BYTES and \
         b.pool_used <= POOL_BYTES and b.space < MAX_SPACES and (b.bits == 32 or b.bits == 64) and \
