@@ -12,19 +12,15 @@ from pyx86v.arch.types cimport *
 from libc.string cimport memset
 from pyx86v.cost.block cimport BLOCK_MAX_BYTES, InsnInfo, InsnMark, MARK_CT, MARK_SENSITIVE, block_decode
 from pyx86v.cost.block cimport insn_decode as block_insn
-from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_hpa, fetch_privilege, page_is_held, read_quiet
-from pyx86v.engine.budget cimport pack
-from pyx86v.engine.cache_map cimport *
-from pyx86v.engine.census cimport census_wants
-from pyx86v.engine.layout cimport *
-from pyx86v.engine.ops cimport env_based_code, env_bits
 from pyx86v.engine.breakpoints cimport resume_flag
-from pyx86v.engine.parts cimport MOST_INSNS
+from pyx86v.engine.cache_blocks cimport BLOCK_PIECES, cache_record
+from pyx86v.engine.cache_map cimport in_cache
+from pyx86v.engine.census cimport census_wants
+from pyx86v.engine.fill cimport ENGINE_MAX_INSNS, code_frame, read_quiet
+from pyx86v.engine.layout cimport *
+from pyx86v.engine.ops cimport code_mode, env_based_code, env_bits
 from pyx86v.engine.price cimport price_marks, record_stretch, set_cost
 from pyx86v.engine.state cimport *
-from pyx86v.mmu.mmu cimport PagingContext, mmu_lookup
-from pyx86v.vmm.bt.cache cimport *
-from pyx86v.vmm.bt.state cimport *
 from pyx86v.vmm.trap.holes cimport is_hole
 
 cdef enum:
@@ -41,7 +37,8 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
     else:
         e.record_count += 1
         r = &e.records[e.record_count]
-        if e.record_count > MAX_RECORDS - 4096 or e.mark_count > MAX_MARKS - 64 * ENGINE_MAX_INSNS:
+        if e.record_count > MAX_RECORDS - 4096 or e.mark_count > MAX_MARKS - 64 * ENGINE_MAX_INSNS or \
+                e.piece_count > MAX_PIECES - 64 * BLOCK_PIECES:
             e.flush_blocks = True
     r.cost = SLOW_COST
     r.flags = REC_NEW
@@ -49,11 +46,6 @@ cdef inline BlockRecord* record_new(Engine* e) noexcept nogil:
     r.count = 0
     r.next = 0
     return r
-
-cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
-    """Host frame of code that is being executed."""
-    cdef hpa_t at
-    return at >> PAGE_SHIFT if code_hpa(e, pc, &at) else NO_FRAME      # NO_FRAME is beyond any RAM
 
 cdef inline bint ends_by_itself(Engine* e, const BlockRecord* r, const uint8_t* code) noexcept nogil:
     """Does the block end where the guest's control flow says so, and not the engine?
@@ -76,10 +68,6 @@ cdef inline bint ends_far(Engine* e, const BlockRecord* r, const uint8_t* code) 
     insn_decode(code + (e.marks[r.first_mark + r.count - 2].end if r.count > 1 else 0), env_bits(e.env), &d)
     return d.map == 0 and (d.opcode == 0x9a or d.opcode == 0xea or d.opcode == 0xcf or
                            (d.opcode == 0xff and not d.is_register and (d.reg & 7 == 3 or d.reg & 7 == 5)))
-
-cdef inline uint16_t code_mode(char* env) noexcept nogil:
-    """What a translation depends on beside the address: 16, 32 or 64-bit code, and RF."""
-    return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64)) | <uint16_t>(env_u64(env, ENV_EFLAGS)[0] >> 16 & 1)
 
 cdef inline void watch_waste(Engine* e, int count) noexcept nogil:
     """A guest that overwrites the code ahead of it makes the engine translate 512 instructions to run one.
@@ -122,149 +110,6 @@ cdef inline void complete_last(Engine* e, BlockRecord* r) noexcept nogil:
             return
         last.flags = info.flags
         last.units = info.units + (last[-1].units if r.count > 1 else 0)
-
-ctypedef struct Retired:     # what of the guest's retires in a block of translated code
-    Unit* unit               # the last that it has code of,
-    int insn                 # the instruction of the unit that comes next,
-    int count                # instructions so far
-    uint32_t units           # and the price of all code so far
-
-cdef inline void cache_marks(Engine* e, BlockRecord* r, Retired* t, const InsnMark* from_, int n, uint32_t at, bint whole) noexcept nogil:
-    """Code of t.unit runs in the block: from the marks of translated instructions to those of the guest's that retire.
-
-    An instruction of the guest's has the price of all code since the one before it.
-    from_   n marks, of code at this offset of the unit
-    whole   the instruction under way retires with the last of them
-    """
-    cdef InsnMark* m = &e.marks[r.first_mark]
-    cdef const BtInsn* insns = insns_of(bt_of(e), &e.ram, t.unit)
-    cdef uint32_t before = <uint32_t>(cache_base(e) + t.unit.code + at - r.pc)
-    cdef int i
-    for i in range(n):
-        if t.insn >= t.unit.n_insns or insns[t.insn].kind == BT_CALLOUT:      # the monitor's step will count a call-out
-            break
-        if insns[t.insn].code_end != at + from_[i].end and not (whole and i == n - 1):
-            continue
-        m[t.count].end = <uint16_t>(before + from_[i].end)
-        m[t.count].units = t.units + from_[i].units
-        m[t.count].flags = <uint16_t>((from_[i].flags & (1 << MARK_SENSITIVE) - 1) | <uint16_t>insns[t.insn].sensitive << MARK_SENSITIVE)
-        t.count += 1
-        t.insn += 1
-    t.units += from_[n - 1].units
-    if t.count:
-        m[t.count - 1].units = t.units
-
-cdef inline const BtPart* short_lookup(Engine* e, const Unit* u, uint32_t at, uint32_t end) noexcept nogil:
-    """The part behind the lookup of an indirect transfer that the engine does its own way (lookup.pxd), or NULL: code [at, end) of
-    the unit has all of the lookup then, up to the INT of a miss."""
-    cdef const BtPart* parts = parts_of(bt_of(e), &e.ram, u)
-    cdef int i
-    for i in range(u.n_parts - 2):
-        if parts[i].flags & PART_LOOKUP and parts[i].start >= at and parts[i + 2].start == end:
-            return &parts[i + 1]
-    return NULL
-
-cdef inline int code_marks(Engine* e, const Unit* u, uint32_t at, uint32_t end, InsnMark* m) noexcept nogil:
-    """Marks of code [at, end) of the unit, priced; how many, 0: none of it is there."""
-    cdef const uint8_t* code = ram_pointer(&e.ram, bt_of(e).code + u.code + at, end - at if end > at else 1)
-    cdef int n = 0
-    if code is not NULL and end > at:
-        n = block_decode(e.decoder, code, end - at, 0, env_bits(e.env), m, MOST_INSNS)
-    price_marks(m, n)
-    return n
-
-cdef inline int hit_marks(Engine* e, const Unit* u, uint32_t at, const BtPart* miss, InsnMark* m) noexcept nogil:
-    """Marks of a short lookup: what a processor would run, so the way of a hit instead of that of a miss."""
-    cdef InsnMark hit[MOST_INSNS]
-    cdef int n = code_marks(e, u, at, miss.start, m), k = code_marks(e, u, miss[1].start, u.code_bytes, hit), i
-    for i in range(k):
-        if hit[i].flags & MARK_CT:
-            m[n - 1].units += hit[i].units
-            break
-    m[n - 1].end = miss[1].start - at
-    return n
-
-cdef inline void cache_segments(Engine* e, BlockRecord* r, const Place* p, Retired* t) noexcept nogil:
-    """What retires in the block, unit by unit: it has more than one where unit_follow (parts.pxd) went on."""
-    cdef InsnMark m[MOST_INSNS]
-    cdef uint32_t start = <uint32_t>(r.pc - cache_base(e)), stop = start + r.size, at = start - p.unit.code, end, jump
-    cdef const BtPart* miss
-    cdef Unit* next_
-    cdef int n
-    t.unit = p.unit
-    t.insn = p.insn
-    t.count = 0
-    t.units = 0
-    while True:
-        end = stop - t.unit.code
-        next_ = unit_joined(e, t.unit)
-        jump = exits_of(bt_of(e), &e.ram, t.unit).at + 4 if next_ is not NULL else 0
-        if next_ is not NULL and jump < end:
-            end = jump
-        else:
-            next_ = NULL
-        miss = short_lookup(e, t.unit, at, end)
-        n = hit_marks(e, t.unit, at, miss, m) if miss is not NULL else code_marks(e, t.unit, at, end, m)
-        if n == 0:
-            return
-        cache_marks(e, r, t, m, n, at, next_ is NULL and ends_by_lookup(e, t.unit, end))
-        if next_ is NULL:
-            return
-        t.unit = next_
-        t.insn = 0
-        at = 0
-
-cdef inline bint ends_by_lookup(Engine* e, const Unit* u, uint32_t end) noexcept nogil:
-    """Is INT BT_INT_LOOKUP the last of the unit's code before `end`?  The instruction has retired then."""
-    cdef const uint8_t* p = ram_pointer(&e.ram, bt_of(e).code + u.code + end - 2, 2) if end >= 2 else NULL
-    return p is not NULL and p[0] == 0xcd and p[1] == BT_INT_LOOKUP
-
-cdef inline bint cache_transfers(Engine* e, const Place* p, const Retired* t) noexcept nogil:
-    """Is the block's end one where the guest takes interrupts?"""
-    cdef BtExit* exits = exits_of(bt_of(e), &e.ram, p.unit)
-    if p.exit >= 0:
-        return exits[p.exit].transfer == EXIT_TRANSFER or exits[p.exit].transfer == EXIT_WINDOW
-    return t.count and t.insn == t.unit.n_insns and (t.unit.ends_with == BT_END_TRANSFER or t.unit.ends_with == BT_END_WINDOW)
-
-cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
-    """record_decode of a block of translated code: it counts the guest's instructions, and costs what its own do."""
-    cdef uint8_t code[BT_MAX_CODE]
-    cdef InsnMark m[MOST_INSNS]
-    cdef Place p
-    cdef Retired t
-    cdef int n
-    if size > BT_MAX_CODE:
-        size = BT_MAX_CODE
-    elif size == 0:
-        size = 1
-    r.pc = r.eip = pc
-    r.size = <uint16_t>size
-    r.mode = code_mode(e.env)
-    r.first_mark = <uint32_t>e.mark_count if e.mark_count + ENGINE_MAX_INSNS < MAX_MARKS else 0
-    r.flags = 0
-    r.translated = TRANSLATED
-    r.plain = 0
-    r.slot = 0
-    t.count = 0
-    place_find(e, pc, &p)
-    if p.unit is not NULL and p.part is not NULL and not p.dead and p.exit < 0 and p.part.kind != BT_CALLOUT and not p.part.flags & PART_EXIT:
-        cache_segments(e, r, &p, &t)
-        if not p.defined:
-            r.translated = TRANSLATED_INSIDE
-    else:
-        read_quiet(e, pc, code, size)
-        n = block_decode(e.decoder, code, size, pc, env_bits(e.env), m, MOST_INSNS)
-        price_marks(m, n)
-        t.units = m[n - 1].units
-    if p.unit is not NULL and not p.dead and cache_transfers(e, &p, &t):
-        r.flags |= REC_TRANSFER
-    r.count = <uint16_t>t.count
-    e.mark_count = r.first_mark + <uint64_t>t.count
-    r.frame = r.frame2 = <uint32_t>code_frame(e, pc)
-    if r is &e.lost or resume_flag(e) or census_wants(e, r):
-        r.flags |= REC_SLOW
-    r.true_cost = pack(e, t.units, <uint64_t>t.count)
-    r.cost = SLOW_COST if r.flags & REC_SLOW else r.true_cost
 
 cdef inline void record_decode(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size, bint restart) noexcept nogil:
     """Fill the record of the block at `pc` (linear) in, which is about to run for the first time."""
@@ -321,6 +166,7 @@ cdef inline void records_reset(Engine* e) noexcept nogil:
     cdef int i
     e.record_count = 0
     e.mark_count = 0
+    e.piece_count = BLOCK_PIECES
     e.flush_blocks = False
     if e.portable:
         e.records[0].cost = SLOW_COST

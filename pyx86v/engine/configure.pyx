@@ -221,11 +221,12 @@ cdef int allocate_tables(Engine* e, object profile) except -1:
     e.record_memory = calloc(MAX_RECORDS + 1, sizeof(BlockRecord))
     e.records = <BlockRecord*>((<uintptr_t>e.record_memory + sizeof(BlockRecord) - 1) & ~<uintptr_t>(sizeof(BlockRecord) - 1))
     e.marks = <InsnMark*>calloc(MAX_MARKS, sizeof(InsnMark))
+    e.pieces = <Piece*>calloc(MAX_PIECES, sizeof(Piece))
     e.hash = <BlockRecord**>calloc(RECORD_HASH, sizeof(BlockRecord*))
     e.page_state = <uint8_t*>calloc(e.frames, 1)
     e.page_flips = <uint8_t*>calloc(e.frames, 1)
     e.write_map = <uint64_t*>calloc(e.frames, 8)
-    if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.hash is NULL or e.page_state is NULL or \
+    if e.decoder is NULL or e.record_memory is NULL or e.marks is NULL or e.pieces is NULL or e.hash is NULL or e.page_state is NULL or \
             e.page_flips is NULL or e.write_map is NULL:
         raise MemoryError("engine tables")
     e.shortcuts = calloc(SHORTCUTS, sizeof(Shortcut))
@@ -241,6 +242,7 @@ cdef void free_engine(Engine* e) noexcept:
     free(e.record_memory)
     free(e.shortcuts)
     free(e.marks)
+    free(e.pieces)
     free(e.hash)
     free(e.page_state)
     free(e.page_flips)

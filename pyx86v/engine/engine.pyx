@@ -23,6 +23,7 @@ from pyx86v.engine.blocks cimport *
 from pyx86v.engine.branches cimport branch_seen
 from pyx86v.engine.breakpoints cimport *
 from pyx86v.engine.budget cimport *
+from pyx86v.engine.cache_blocks cimport price_pieces
 from pyx86v.engine.cache_kill cimport cache_written
 from pyx86v.engine.cache_map cimport *
 from pyx86v.engine.census cimport census_block
@@ -41,7 +42,7 @@ from pyx86v.engine.portable cimport portable_find, portable_forget, record_slot
 from pyx86v.engine.lookup cimport find_code, shortcuts_follow
 from pyx86v.engine.parts cimport part_limits, parts_attach
 from pyx86v.engine.ports cimport *
-from pyx86v.engine.price cimport only_counts, price_block, price_first, stretch_stays
+from pyx86v.engine.price cimport only_counts, price_block, stretch_stays
 from pyx86v.engine.ring cimport *
 from pyx86v.engine.softtlb cimport page_drop, soft_flush
 from pyx86v.engine.state cimport *
@@ -133,6 +134,13 @@ cdef uint64_t guest_pc(Engine* e, const BlockRecord* r) noexcept nogil:
     """Linear address of the guest's code that begins here."""
     return guest_linear(e, r.pc) if r.translated else r.pc
 
+cdef inline void price_any(Engine* e, BlockRecord* r) noexcept nogil:
+    if r.translated:
+        e.vcpu.lead = 0
+        price_pieces(e, r)
+    else:
+        price_block(e, r)
+
 cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     """A block is about to run and the budget does not cover it: the one place where time is looked at.
 
@@ -146,6 +154,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
         env_u64(e.env, ENV_EIP)[0] = r.eip       # chained blocks do not keep it
         if r.translated == TRANSLATED_INSIDE:
             settle(e)
+            price_pieces(e, r)
             grant(e, 0)
             e.budget[0] -= r.true_cost
             if e.audit:
@@ -215,7 +224,7 @@ cdef void block_enter(Engine* e, BlockRecord* r) noexcept nogil:
     e.split_eip = NEVER
     if e.predictor is not NULL:
         branch_seen(e, r)
-    price_block(e, r)
+    price_any(e, r)
     grant(e, grant_until(e, pending or e.vcpu.lead != 0 or e.breakpoint_count != 0 or e.resuming != RESUME_NOT or e.vcpu.ring.step))
     if r.flags & REC_STRADDLE:
         e.look_first = True
@@ -237,7 +246,7 @@ cdef void block_slow(Engine* e, BlockRecord* r) noexcept nogil:
         record_decode(e, r, (<uint64_t*>(tb + TB_PC))[0], (<uint16_t*>(tb + TB_SIZE))[0],
                       (<uint32_t*>(tb + TB_CFLAGS))[0] & 0x7fff == 1)
     elif only_counts(e, r):
-        price_first(e, r)
+        price_any(e, r)
         e.budget[0] -= r.true_cost
         return
     block_enter(e, r)

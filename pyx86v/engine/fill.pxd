@@ -280,6 +280,11 @@ cdef inline bint code_hpa(Engine* e, gva_t gva, hpa_t* hpa) noexcept nogil:
     hpa[0] = t.hpa + (gva & PAGE_MASK)
     return True
 
+cdef inline uint64_t code_frame(Engine* e, gva_t pc) noexcept nogil:
+    """Host frame of code that is being executed."""
+    cdef hpa_t at
+    return at >> PAGE_SHIFT if code_hpa(e, pc, &at) else NO_FRAME      # NO_FRAME is beyond any RAM
+
 cdef inline bint read_quiet(Engine* e, gva_t gva, void* out, uint64_t n) noexcept nogil:
     """Read running code without charging, counting or filling; what cannot be fetched reads as all ones.  True: all could."""
     cdef hpa_t at

@@ -49,6 +49,10 @@ cdef inline int env_bits(char* env) noexcept nogil:
         return 64
     return 32 if h & HF_CS32 else 16
 
+cdef inline uint16_t code_mode(char* env) noexcept nogil:
+    """What a translation depends on beside the address: 16, 32 or 64-bit code, and RF."""
+    return <uint16_t>(env_u32(env, ENV_HFLAGS)[0] & (HF_CS32 | HF_CS64)) | <uint16_t>(env_u64(env, ENV_EFLAGS)[0] >> 16 & 1)
+
 cdef inline void env_update_hflags(char* env) noexcept nogil:
     """Recompute what depends on CS, SS, DS, ES, CR0.PE, EFER.LMA and EFLAGS.VM."""
     cdef uint32_t h = env_u32(env, ENV_HFLAGS)[0]

@@ -9,9 +9,11 @@ different code segments or RF, the first block after a start.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from pyx86v.arch.types cimport PAGE_MASK
 from pyx86v.cost.block cimport MARK_REP
-from pyx86v.engine.blocks cimport code_frame, code_mode, env_eip_of, record_decode, record_new
+from pyx86v.engine.blocks cimport env_eip_of, record_decode, record_new
 from pyx86v.engine.breakpoints cimport at_breakpoint, debug_registers_hit, resume_flag
 from pyx86v.engine.budget cimport mark_at
+from pyx86v.engine.fill cimport code_frame
+from pyx86v.engine.ops cimport code_mode
 from pyx86v.engine.state cimport *
 
 cdef inline uint32_t record_slot(uint64_t pc) noexcept nogil:

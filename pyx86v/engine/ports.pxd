@@ -9,7 +9,7 @@ from pyx86v.engine.blocks cimport *
 from pyx86v.engine.breakpoints cimport resume_clear
 from pyx86v.engine.budget cimport *
 from pyx86v.engine.deliver cimport *
-from pyx86v.engine.fill cimport fetch_privilege, translate
+from pyx86v.engine.fill cimport fetch_privilege, page_is_held, translate
 from pyx86v.engine.intercept cimport *
 from pyx86v.engine.layout cimport *
 from pyx86v.engine.limits cimport *

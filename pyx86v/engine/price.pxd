@@ -105,16 +105,18 @@ cdef inline void set_cost(Engine* e, BlockRecord* r) noexcept nogil:
     r.true_cost = pack(e, e.marks[r.first_mark + r.count - 1].units, <uint64_t>r.count)
     r.cost = SLOW_COST if is_slow(r) else r.true_cost
 
-cdef inline void set_prices(Engine* e, BlockRecord* r, const uint32_t* price, int n) noexcept nogil:
-    """Give the first n instructions these prices; the others keep theirs."""
-    cdef InsnMark* m = &e.marks[r.first_mark]
+cdef inline void put_prices(InsnMark* m, int count, const uint32_t* price, int n) noexcept nogil:
+    """Give the first n of `count` instructions these prices; the others keep theirs."""
     cdef uint32_t before = 0, cost, total = 0
     cdef int i
-    for i in range(r.count):
+    for i in range(count):
         cost = price[i] if i < n else m[i].units - before
         before = m[i].units
         total += cost
         m[i].units = total
+
+cdef inline void set_prices(Engine* e, BlockRecord* r, const uint32_t* price, int n) noexcept nogil:
+    put_prices(&e.marks[r.first_mark], r.count, price, n)
 
 cdef inline void record_stretch(Engine* e, BlockRecord* r) noexcept nogil:
     """A new record: is the plain part of the stretch at its beginning in it, and does a stretch begin behind it?"""
@@ -290,9 +292,6 @@ cdef inline void price_block(Engine* e, BlockRecord* r) noexcept nogil:
     cdef uint64_t lead
     cdef bint more = False
     if e.heat is NULL:
-        return
-    if r.translated:                         # has its classes' prices
-        e.vcpu.lead = 0
         return
     e.running_lead = lead = e.vcpu.lead
     if lead:

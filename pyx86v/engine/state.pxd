@@ -65,8 +65,8 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint64_t eip         # pc as instruction pointer
     uint32_t frame       # host frame of the first page
     uint32_t frame2      # of the last page when it straddles
-    uint32_t slot        # of Heat.slot, and 1; 0: not looked for
-    uint16_t plain       # instructions of its stretch's plain part
+    uint32_t slot        # of Heat.slot, and 1; 0: not looked for.  Of translated code: of its first piece
+    uint16_t plain       # instructions of its stretch's plain part.  Of translated code: pieces
     uint16_t translated  # TranslatedCode
     uint32_t first_mark  # index into Engine.marks
     uint32_t next        # portable engine: index of the next in the hash chain, whose end is record 0
@@ -80,10 +80,20 @@ ctypedef struct PricedRecord:    # a record that is a part of a stretch (price.p
     uint16_t looked_at       # and those of the stretch from which that follows
     uint8_t code[PLAIN_BYTES]
 
+ctypedef struct Piece:   # of a block of translated code (cache_blocks.pxd): the plain part of a stretch
+    uint32_t slot        # of Heat.slot,
+    uint32_t units       # that this had when the block was priced
+    uint32_t base        # units by the classes' prices
+    uint32_t at          # offset in the code area
+    uint8_t bytes
+    uint8_t insns
+    bint jumps           # a jump with a distance of 32 bits is the last of them
+
 cdef enum:
     KNOWN_PRICES = 256       # a power of two
     MAX_RECORDS = 1 << 20
     MAX_MARKS = 1 << 23
+    MAX_PIECES = 1 << 22
     RECORD_HASH = 1 << 16    # more than a page
     CODE_PAGES = 1 << 10     # a power of two
     MAX_BREAKPOINTS = 64
@@ -185,6 +195,8 @@ ctypedef struct Engine:
     uint32_t record_count
     InsnMark* marks
     uint64_t mark_count
+    Piece* pieces        # of translated code; the first few are for a record without room
+    uint32_t piece_count
     BlockRecord** hash   # portable: the first record of each chain
     CodePage code_pages[CODE_PAGES]  # and which frames they belong to (remap.pxd)
     BlockRecord open_end     # stands for "the last thing was a control transfer"
