@@ -11,6 +11,7 @@ from pyx86v.cost.heat import CodeHeat
 from pyx86v.cost.model.model import BlockModel
 from pyx86v.cost.model.profile import load_model
 from pyx86v.cost.profile import load_profile
+from rom_runs import machine_for
 
 AFTER = 16
 ENTRY = 0x100020
@@ -107,6 +108,35 @@ def test_a_turn_of_a_guests_loop(tmp_path, engine):
     units = [machine(tmp_path, chain(count), engine=engine).ledger_units["instruction"] for count in (1000, 5000)]
     turn = (units[1] - units[0]) / 4000
     assert abs(turn - 64 * BlockModel("skylake").cycles(bytes.fromhex("0fafc2eb000fafc24975f5"), 32, loop=True)) <= 4 and turn >= 380
+
+
+def long_chain(count):
+    """mov ecx, count; 1: thirty times imul eax, edx; dec ecx; jnz 1b"""
+    return b"\xb9" + struct.pack("<I", count) + bytes.fromhex("0fafc2") * 30 + b"\x49\x75" + bytes([256 - 93]) + EXIT
+
+
+# what the translator makes of the loops: jumps with a distance of 32 bits, and one more wherever twelve instructions are over
+@pytest.mark.parametrize("guest, translated, cycles", [
+    (chain, ["0fafc2e900000000", "0fafc2490f8500000000"], 6),
+    (long_chain, ["0fafc2" * 12 + "e900000000", "0fafc2" * 12 + "e900000000", "0fafc2" * 6 + "490f8500000000"], 90)])
+def test_a_turn_of_a_translated_loop(tmp_path, guest, translated, cycles):
+    """Translated code is charged as what it is, by the model, and keeps the guest's chain over the edges of its units."""
+    units = [machine(tmp_path, guest(count), style="bt+shadow").ledger_units["instruction"] for count in (1000, 5000)]
+    turn = (units[1] - units[0]) / 4000
+    assert abs(turn - 64 * BlockModel("skylake").cycles(bytes.fromhex("".join(translated)), 32, loop=True)) <= 4 * len(translated)
+    assert abs(turn - 64 * cycles) <= 4 * len(translated)
+
+
+@pytest.mark.parametrize("rom, apart", [("pispigot", 0.01), ("sieve", 0.02), ("matrix", 0.02), ("memcopy", 0.02), ("crc", 0.06)])
+def test_code_that_is_copied_costs_what_it_costs_natively(rom, apart):
+    """The more jumps and what else translation adds is in `apart`, and of loops within loops what runs when the inner one gets its price."""
+    cycles = {}
+    for style in ("native", "bt+shadow"):
+        made = machine_for(rom, style=style, clock="instructions")
+        made.run()
+        cycles[style] = made.ledger["instruction"]
+        assert made.blocks["modelled"] >= 10
+    assert cycles["bt+shadow"] == pytest.approx(cycles["native"], rel=apart)
 
 
 def test_a_profile_without_a_model_adds_up(tmp_path):

@@ -10,6 +10,7 @@ import pyx86v
 from rom_runs import machine_for
 
 MISS = 64        # cycles, more than a look that fails can differ by: the engine charges it as one that succeeds
+LOOPS = 0.001    # of all cycles, with a block model: what ran just before, a look that fails too, decides what loop code is priced in
 
 
 def run(name, profile, monkeypatch, lookups):
@@ -19,7 +20,8 @@ def run(name, profile, monkeypatch, lookups):
     return machine, (end.reason, end.status, machine.instructions, bytes(machine.console), machine.digest())
 
 
-@pytest.mark.parametrize("name, profile", [("branchy", "skylake"), ("smc", "skylake"), ("rings", "p4-672"), ("nanobench", "p4-672")])
+@pytest.mark.parametrize("name, profile", [("branchy", "p4-672"), ("branchy", "skylake"), ("smc", "skylake"), ("rings", "p4-672"),
+                                           ("nanobench", "p4-672")])
 def test_the_engine_does_what_the_code_does(monkeypatch, name, profile):
     short, result = run(name, profile, monkeypatch, "engine")
     long, expected = run(name, profile, monkeypatch, "code")
@@ -27,7 +29,7 @@ def test_the_engine_does_what_the_code_does(monkeypatch, name, profile):
     counts, others = short.translation_counts, long.translation_counts
     assert counts["lookups"] and {k: counts[k] for k in ("units", "insns", "callouts")} == {k: others[k] for k in ("units", "insns", "callouts")}
     apart = abs(short.ledger["instruction"] - long.ledger["instruction"])
-    assert apart <= MISS * counts["lookups"], (apart, counts["lookups"])
+    assert apart <= MISS * counts["lookups"] + (LOOPS * long.ledger["instruction"] if profile == "skylake" else 0), (apart, counts["lookups"])
 
 
 def test_a_wrong_choice_is_refused(monkeypatch):
@@ -49,3 +51,4 @@ def test_a_restored_machine_goes_on_with_its_translations(name, after, tmp_path)
     for machine in (saved, restored):
         machine.run()
         assert (machine.instructions, bytes(machine.console), machine.digest()) == (through.instructions, bytes(through.console), through.digest())
+    assert restored.ledger_units == saved.ledger_units
