@@ -65,6 +65,15 @@ def test_every_rotation_of_a_loop_has_the_same_sum(blocks):
     assert abs(max(sums) - whole) <= 0.02 * whole + len(blocks)
 
 
+@pytest.mark.parametrize("after", range(13, 22))
+def test_an_inner_loop_keeps_its_own_chain(after):
+    """Seven turns of an inner loop for each of the outer one: whichever turn is the one that is analysed, most come right behind another."""
+    inner, outer = (FIRST[0][:-2] + bytes.fromhex("480fafc175f6"), 3, 272), (bytes.fromhex("88114883c10175e6"), 3, 100)
+    h = CodeHeat(load_model("skylake"), after)
+    prices = turns(h, [inner] * 7 + [outer], after)
+    assert prices[0] == pytest.approx(64 * BlockModel("skylake").cycles(inner[0], loop=True), abs=4) and prices[0] >= 6 * 64 - 4
+
+
 def test_saved_and_restored():
     one, other = heat(), heat()
     turns(one, [FIRST, SECOND], AFTER - 3)

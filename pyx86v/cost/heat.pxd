@@ -6,7 +6,7 @@ with a machine, and it changes only when the guest executes code that has no pri
 price, and which, depends on what the guest did and not on how the engine cut and kept it.
 
 A loop over several blocks keeps its dependency chain: the last executions of such code are remembered (`Path`), and code that
-comes round to itself within them is priced by its part in that loop, repeated as a whole.  Code that does not is priced as if each execution
+comes round to itself within them is priced by its part in the loop that it is most often in, repeated as a whole.  Code that does not is priced as if each execution
 found its operands ready.  What has a price already is in no path.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -96,37 +96,59 @@ cdef inline void path_note(Path* p, uint64_t key, const uint8_t* code, uint32_t 
 cdef inline const Step* step_back(const Path* p, uint64_t back) noexcept nogil:
     return &p.step[(p.steps - 1 - back) & (PATH_STEPS - 1)]
 
-cdef inline uint64_t path_loop(const Path* p, uint32_t* size, uint32_t* base) noexcept nogil:
-    """How many steps make the loop that the last step closes: those since the same code ran before, up to the last; 0: none.
+cdef inline bint loop_fits(const Path* p, uint64_t back, uint64_t steps, uint32_t* size, uint32_t* base) noexcept nogil:
+    """May the steps up to the one `back` steps ago be analysed as one loop?
 
     size, base   bytes, and the sum of the prices by class
     """
-    cdef const Step* last = step_back(p, 0)
-    cdef const Step* s = last
-    cdef uint64_t back = 0
+    cdef const Step* s
+    cdef uint64_t i
     cdef uint32_t insns = 0
     size[0] = base[0] = 0
-    while True:
+    for i in range(steps):
+        s = step_back(p, back + i)
         insns += s.insns
         size[0] += s.bytes
         base[0] += s.base
-        back += 1
-        if s.bits != last.bits or insns > LOOP_INSNS or size[0] > LOOP_BYTES or back >= PATH_STEPS or back >= p.steps:
-            return 0
-        s = step_back(p, back)
-        if s.key == last.key:
-            return back
+        if s.bits != step_back(p, 0).bits or insns > LOOP_INSNS or size[0] > LOOP_BYTES:
+            return False
+    return True
 
-cdef inline uint32_t loop_code(const Path* p, uint64_t steps, uint8_t* code) noexcept nogil:
+cdef inline uint64_t path_loop(const Path* p, uint64_t* back, uint32_t* size, uint32_t* base) noexcept nogil:
+    """How many steps make the loop that the last step is most often in: those between two executions of the same code; 0: none.
+
+    Most often, since an inner loop is entered, too, and then what lies between is the outer one.  Of two alike, the shorter.
+
+    back   how many steps ago it was closed last
+    """
+    cdef uint64_t closed[PATH_STEPS]
+    cdef int times[PATH_STEPS]
+    cdef uint64_t held = p.steps if p.steps < PATH_STEPS else PATH_STEPS, last = 0, best = 0, i
+    memset(times, 0, sizeof(times))
+    for i in range(1, held):
+        if step_back(p, i).key == step_back(p, 0).key:
+            if times[i - last] == 0:
+                closed[i - last] = last
+            times[i - last] += 1
+            last = i
+    for i in range(1, held):
+        if times[i] > (times[best] if best else 0) and loop_fits(p, closed[i], i, size, base):
+            best = i
+    if best:
+        back[0] = closed[best]
+        loop_fits(p, back[0], best, size, base)
+    return best
+
+cdef inline uint32_t loop_code(const Path* p, uint64_t back, uint64_t steps, uint8_t* code) noexcept nogil:
     """The loop's bytes, from its step with the least key on: the same wherever it was closed."""
     cdef const Step* s
     cdef uint64_t first = 0, i
     cdef uint32_t at = 0
     for i in range(1, steps):
-        if step_back(p, i).key < step_back(p, first).key:
+        if step_back(p, back + i).key < step_back(p, back + first).key:
             first = i
     for i in range(steps):
-        s = step_back(p, first - i if i <= first else first + steps - i)
+        s = step_back(p, back + (first - i if i <= first else first + steps - i))
         memcpy(code + at, s.code, s.bytes)
         at += s.bytes
     return at
@@ -141,13 +163,13 @@ cdef inline uint32_t loop_units(Heat* h, const uint8_t* code, uint32_t size, int
     return known.units
 
 cdef inline uint32_t path_price(Heat* h) noexcept nogil:
-    """Units of the last step by the block model: its part, by the classes' prices, of the loop that it closes, or alone."""
+    """Units of the last step by the block model: its part, by the classes' prices, of the loop that it is in, or alone."""
     cdef uint8_t code[LOOP_BYTES]
     cdef const Step* last = step_back(&h.path, 0)
     cdef uint32_t size, base, units = 0
-    cdef uint64_t steps = path_loop(&h.path, &size, &base)
+    cdef uint64_t back, steps = path_loop(&h.path, &back, &size, &base)
     if steps:
-        size = loop_code(&h.path, steps, code)
+        size = loop_code(&h.path, back, steps, code)
         units = <uint32_t>(<uint64_t>loop_units(h, code, size, last.bits) * last.base // base)
     if units == 0:
         units = code_units(h.model, last.code, last.bytes, last.bits, False)
