@@ -31,7 +31,7 @@ def expected(memory, ctx, gva, where, width, states):
     return out
 
 
-def sweep(where, width, states, fields, gva=GVA, setup=(), options=None):
+def check_sweep(where, width, states, fields, gva=GVA, setup=(), options=None):
     """Compare one sweep; every difference is a failure that names state, access and privilege."""
     bench = MmuBench(RAM, options)
     bench.set(maxphyaddr=36, **fields)
@@ -80,7 +80,7 @@ def rights_states(most):
 @pytest.mark.slow
 def test_long_mode_rights_at_every_level():
     """All 4,096 states x access x privilege."""
-    got = sweep(LONG_AT, 8, rights_states(4), merged("long", {"cr0": WP, "cr4": SMEP | SMAP, "efer": NXE}, cr3=0x1000))
+    got = check_sweep(LONG_AT, 8, rights_states(4), merged("long", {"cr0": WP, "cr4": SMEP | SMAP, "efer": NXE}, cr3=0x1000))
     assert {g[0] for g in got} == {0, 1}
 
 
@@ -88,7 +88,7 @@ def test_long_mode_rights_at_every_level():
 def test_long_mode_rights_under_every_control():
     """Up to two levels without a right x WP, SMEP, SMAP."""
     for more in controls("WP", "SMEP", "SMAP"):
-        sweep(LONG_AT, 8, rights_states(2), merged("long", more | {"efer": NXE}, cr3=0x1000))
+        check_sweep(LONG_AT, 8, rights_states(2), merged("long", more | {"efer": NXE}, cr3=0x1000))
 
 
 def test_long_mode_without_nxe():
@@ -99,7 +99,7 @@ def test_long_mode_without_nxe():
             states.append(tuple(to | P | r | (NX if i == which else 0)
                                 for i, (to, r) in enumerate(zip(LONG_TO, combo))))
     for more in controls("WP"):
-        sweep(LONG_AT, 8, states, merged("long", more, cr3=0x1000))
+        check_sweep(LONG_AT, 8, states, merged("long", more, cr3=0x1000))
 
 
 @pytest.mark.parametrize("page1g", (0, 1))
@@ -109,7 +109,7 @@ def test_long_mode_shapes(page1g):
              P | W | 0x7ff0 << 48 | 0xe00, W | U | PS)
     states = [tuple(to | k if not k & PS else k for to, k in zip(LONG_TO, combo))
               for combo in itertools.product(kinds, repeat=4)]
-    sweep(LONG_AT, 8, states, merged("long", {"cr0": WP, "cr4": 0, "efer": 0}, cr3=0x1000), options={"page1g": page1g})
+    check_sweep(LONG_AT, 8, states, merged("long", {"cr0": WP, "cr4": 0, "efer": 0}, cr3=0x1000), options={"page1g": page1g})
 
 
 def test_pae_rights_and_shapes():
@@ -120,7 +120,7 @@ def test_pae_rights_and_shapes():
               for c2 in common[1::2] for s2 in (0, A | D, 1 << 36, PS)]
     states = states[::7]
     for more in controls("WP", "SMEP", "SMAP", "NXE"):
-        sweep((0x2000, 0x3000), 8, states[:300] if more["cr0"] else states[300:600],
+        check_sweep((0x2000, 0x3000), 8, states[:300] if more["cr0"] else states[300:600],
               merged("pae", more, pdpte=[0x2001, 0, 0, 0]))
 
 
@@ -128,11 +128,11 @@ def test_pae_all_rights():
     rights = [w | u | nx for w in (0, W) for u in (0, U) for nx in (0, NX)]
     states = [(0x3000 | P | a, 0x4000 | P | b) for a in rights for b in rights]
     for more in controls("WP", "SMEP", "SMAP", "NXE"):
-        sweep((0x2000, 0x3000), 8, states, merged("pae", more, pdpte=[0x2001, 0, 0, 0]))
+        check_sweep((0x2000, 0x3000), 8, states, merged("pae", more, pdpte=[0x2001, 0, 0, 0]))
 
 
 def test_pae_pdpte_not_present():
-    sweep((0x2000,), 8, [(P,)], merged("pae", {"cr0": 0, "cr4": SMEP, "efer": 0}, pdpte=[0x2001, 0x2000, 0, 0]),
+    check_sweep((0x2000,), 8, [(P,)], merged("pae", {"cr0": 0, "cr4": SMEP, "efer": 0}, pdpte=[0x2001, 0x2000, 0, 0]),
           gva=0x40000123)
 
 
