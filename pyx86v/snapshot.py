@@ -51,9 +51,11 @@ def write(path, header, sections):
                 file.write(buffer)
             file.write(digest.digest())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(part):
             os.unlink(part)
+        if isinstance(error, OSError):          # in the user's name, not that of the part
+            raise type(error)(error.errno, error.strerror, path) from None
         raise
 
 

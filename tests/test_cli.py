@@ -79,6 +79,11 @@ def test_bad_input_is_one_line_and_status_2(pyx, arguments, text):
     assert error.startswith("pyx86v: ") and error.count("\n") == 1 and text in error
 
 
+def test_a_full_disk_is_one_line_that_names_the_file(pyx):
+    status, _, error = pyx("run", "./guest", "--json", "/dev/full")
+    assert status == 2 and error.count("\n") == 1 and "/dev/full" in error
+
+
 def test_error_in_a_later_style_costs_no_run(pyx):
     pyx("compare", "./guest", "--style", "native,kvm")
     assert [machine.slices for machine in fake_machine.Machine.made] == [0]

@@ -485,7 +485,7 @@ def test_values_that_cannot_be(guest):
             (KeyError, "draft", lambda: m.set_register("draft", 0)), (ValueError, "segment", lambda: m.set_segment("xs", 0, 0, 0, 0)),
             (ValueError, "selector", lambda: m.set_segment("ds", 1 << 16, 0, 0, 0)), (ValueError, "address", lambda: m.read_memory("0", 1)),
             (TypeError, "bytes", lambda: m.write_memory(0, 5)), (TypeError, "on_exit", lambda: m.on_exit(5)),
-            (TypeError, "on_idle", lambda: m.on_idle("sleep")), (ValueError, "kernel-args", lambda: Machine().load(__file__, kernel_args=5))):
+            (OSError, "none/snap'", lambda: m.save("none/snap")), (TypeError, "on_idle", lambda: m.on_idle("sleep")), (ValueError, "kernel-args", lambda: Machine().load(__file__, kernel_args=5))):
         with pytest.raises(error, match=text) as raised:
             wrong()
         assert one_line(raised)

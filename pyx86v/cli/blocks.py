@@ -141,8 +141,12 @@ def accuracy(path, start, mca, markdown, cpu, target):
 
 
 def write_json(value, target):
+    """To a file, or to standard output for "-"; OSError names the file."""
     from pyx86v.report.json import dumps
     if target == "-":
         sys.stdout.write(dumps(value))
     elif target:
-        Path(target).write_text(dumps(value), encoding="ascii")
+        try:
+            Path(target).write_text(dumps(value), encoding="ascii")
+        except OSError as error:                # a full disk does not
+            raise OSError(error.errno, error.strerror, target) from None

@@ -6,7 +6,7 @@ from dataclasses import replace
 import click
 
 from pyx86v.cli import disks, guests, session
-from pyx86v.cli.blocks import accuracy, block
+from pyx86v.cli.blocks import accuracy, block, write_json
 from pyx86v.cli.options import SYMBOLS, Options, Output, shared, styles
 from pyx86v.cli.translations import bt
 from pyx86v.report import blocks, census
@@ -28,15 +28,6 @@ def find_guests(guest, several, options):
         raise click.UsageError("expected either GUEST, with its disks, or --guest")
     found = guests.several(several)
     return found if len(found.parts) > 1 or found.parts[0][1] else found.parts[0][0]
-
-
-def write_json(value, target):
-    """To a file, or to standard output for "-"."""
-    if target == "-":
-        sys.stdout.write(report.dumps(value))
-    elif target:
-        with open(target, "w", encoding="ascii") as file:
-            file.write(report.dumps(value))
 
 
 def named(sites, symbols):
