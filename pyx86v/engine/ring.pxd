@@ -242,10 +242,13 @@ cdef inline bint wants_steps(Engine* e) noexcept nogil:
 cdef inline void drop_in(Engine* e) noexcept nogil:
     """To the real state; a kernel that is translated may have to be stepped instead."""
     cdef Insn d
+    cdef bint open_ = e.current[0].flags & REC_TRANSFER != 0
     if e.style.translates and env_cpl(e.env) == 0 and wants_steps(e):
         fetch_insn(e, env_u64(e.env, ENV_EIP)[0], &d)
         e.vcpu.ring.callout = True
         ring_step(e, callout_kind(&d), env_u64(e.env, ENV_EIP)[0], d.length)
+        if open_:
+            e.current[0] = &e.open_end       # it has not begun: an interrupt may come first
         return
     to_real(e)
 

@@ -298,6 +298,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     to_virtual(e)
     if number[0] == BT_INT_LOOKUP and not dead:
         b.count.lookups += 1
+        env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ       # the transfer was in the shadow of STI, its target is not
         env_u64(e.env, ENV_EIP)[0] = cell_of(b, &e.ram, CELL_TARGET)[0] & (~<uint64_t>0 if b.bits == 64 else 0xffffffffULL)
         e.current[0] = &e.open_end
         return cache_go(e, 0, -2, True, f)
@@ -306,7 +307,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
         return cache_go(e, 0, -2, False, f)
     if dead:
         env_u64(e.env, ENV_EIP)[0] = p.unit.eip
-        e.current[0] = &e.closed_end
+        e.current[0] = &e.open_end if e.current[0].flags & REC_TRANSFER else &e.closed_end
         return cache_go(e, unit, -1, False, f)
     e.current[0] = &e.closed_end
     if p.exit >= 0 and (exits_of(b, &e.ram, p.unit)[p.exit].transfer == EXIT_TRANSFER or
