@@ -222,8 +222,7 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
             return CACHE_FAULT
         if u is NULL:                        # it runs from where there is no memory
             fetch_insn(e, eip, &d)
-            e.vcpu.ring.callout = True
-            ring_step(e, callout_kind(&d), eip, d.length)
+            ring_step_first(e, callout_kind(&d), eip, d.length)
             return CACHE_DONE
         make_ahead(e, u, &m, key)
     elif publish and not u.flags & UNIT_CHECKED:
@@ -307,7 +306,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
         return cache_go(e, 0, -2, False, f)
     if dead:
         env_u64(e.env, ENV_EIP)[0] = p.unit.eip
-        e.current[0] = &e.open_end if e.current[0].flags & REC_TRANSFER else &e.closed_end
+        e.current[0] = &e.closed_end
         return cache_go(e, unit, -1, False, f)
     e.current[0] = &e.closed_end
     if p.exit >= 0 and (exits_of(b, &e.ram, p.unit)[p.exit].transfer == EXIT_TRANSFER or
