@@ -33,7 +33,7 @@ from pyx86v.vmm.msr cimport msr_init
 from pyx86v.vmm.ring cimport hole_text
 from pyx86v.vmm.paging cimport paging_refresh
 
-from pyx86v import __version__, boot, disks as images, snapshot, vmm
+from pyx86v import __version__, arguments, boot, disks as images, snapshot, vmm
 from pyx86v._state import GPR
 from pyx86v.clocks import policy
 from pyx86v.cost.profile import fingerprint, load_profile
@@ -169,17 +169,17 @@ cdef class Machine(MachineState):
                 raise ValueError(f"{name}: {value!r}, expected one of {', '.join(map(str, known))}")
         if self.e.uc is not NULL:
             raise ValueError("machine: it is made already, expected one __init__()")
-        if guests is not None and not 1 <= len(guests) <= MAX_WORLDS:
-            raise ValueError(f"guests: {len(guests)}, expected 1 to {MAX_WORLDS}")
-        for name, value, least, most in (("shadow_unsync", shadow_unsync, 0, 255), ("quantum", quantum, 1, 1 << 40), ("asids", asids or 1, 1, 65535)):
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f"{name}: {value!r}, expected {least} to {most}")
+        if guests is not None:
+            guests = arguments.guests(guests, ("style", "memory", "disks", "cdroms", "write_disks"))
+            arguments.whole("guests", len(guests), 1, MAX_WORLDS)
+        shadow_unsync, quantum = arguments.whole("shadow_unsync", shadow_unsync, 0, 255), arguments.whole("quantum", quantum, 1, 1 << 40)
+        seed, asids = arguments.whole("seed", seed, -(1 << 63), FOREVER), None if asids is None else arguments.whole("asids", asids, 1, 65535)
         self._profile = load_profile(profile)
         self.clock = clock
         self.options = {"memory": memory, "style": style, "profile": str(profile), "clock": clock, "engine": engine,
                         "seed": seed, "ept_page": ept_page, "shadow_unsync": shadow_unsync,
                         "guests": guests, "quantum": quantum, "asids": asids, "holes": holes, "audit": audit,
-                        "disks": [os.path.abspath(path) for path in disks], "cdroms": [os.path.abspath(path) for path in cdroms],
+                        "disks": arguments.paths("disks", disks), "cdroms": arguments.paths("cdroms", cdroms),
                         "write_disks": write_disks, "tsc": tsc, "timers": timers, "caches": caches, "branches": branches,
                         "adaptive": adaptive}
         tsc_policy, timer_policy = policy("tsc", tsc, True), policy("timers", timers, False)
@@ -344,7 +344,7 @@ cdef class Machine(MachineState):
             m.step(); print(hex(m.registers["rip"]))
         """
         stop = Stop(StopReason.LIMIT, 0, "")
-        for _ in range(instructions):
+        for _ in range(arguments.limit("instructions", instructions)):
             stop = self._run(None, 1, None, True)
             if stop.reason is not StopReason.LIMIT:
                 break
@@ -358,12 +358,10 @@ cdef class Machine(MachineState):
         if not all([guest.loaded for guest in self._guests]):
             raise ValueError("machine: no guest, expected load() before run()")
         self._expect_devices()
-        for name, limit in (("max_cycles", max_cycles), ("max_instructions", max_instructions), ("max_exits", max_exits)):
-            if limit is not None and limit < 0:
-                raise ValueError(f"{name}: {limit}, expected at least 0")
+        max_cycles, max_instructions = arguments.limit("max_cycles", max_cycles), arguments.limit("max_instructions", max_instructions)
         e.max_units = _limit(self.ledger_.total, max_cycles, 64)
         e.max_instructions = _limit(self.ledger_.instructions, max_instructions, 1)
-        e.max_exits = _limit(worlds_exits(self.worlds), max_exits, 1)
+        e.max_exits = _limit(worlds_exits(self.worlds), arguments.limit("max_exits", max_exits), 1)
         e.poll_units = self.ledger_.total
         self._error = None
         self.running, self.runner = True, PyThread_get_thread_ident()
@@ -476,13 +474,13 @@ cdef class Machine(MachineState):
         Set by a callback it counts from the next block on.  Raises ValueError beyond 64 of them.
         """
         self._expect_mine()
-        if not breakpoint_change(self.e, address, True):
+        if not breakpoint_change(self.e, arguments.whole("breakpoint", address, 0, FOREVER), True):
             raise ValueError(f"breakpoint: {address:#x} is one too many, expected at most {MAX_BREAKPOINTS}")
 
     def remove_breakpoint(self, address):
         """Undo add_breakpoint.  KeyError when there is none."""
         self._expect_mine()
-        if not breakpoint_change(self.e, address, False):
+        if not breakpoint_change(self.e, arguments.whole("breakpoint", address, 0, FOREVER), False):
             raise KeyError(f"breakpoint: none at {address:#x}")
 
     def add_port_device(self, first, count, device):
@@ -498,8 +496,8 @@ cdef class Machine(MachineState):
 
         Raises ValueError for ports that there are not.
         """
-        if not 0 <= first < first + count <= 65536:
-            raise ValueError(f"ports: {first:#x}..{first + count - 1:#x}, expected within 0..0xffff")
+        first = arguments.whole("ports: the first", first, 0, 0xffff)
+        count = arguments.whole(f"ports: the number of those from {first:#x} on", count, 1, 0x10000 - first)
         self._own().ports.append((first, first + count, device))
         for port in range(first, first + count):
             self.e.py_ports[port >> 3] |= 1 << (port & 7)
@@ -510,7 +508,8 @@ cdef class Machine(MachineState):
         device.mmio_read(offset, size) -> int and device.mmio_write(offset, size, value) are called with the GIL held;
         size is 1, 2, 4 or 8 bytes.  Raises ValueError for an address in RAM or above 1 TiB.
         """
-        if gpa < self.memory or size <= 0 or gpa + size > 1 << 40:
+        gpa, size = arguments.whole("mmio: the address", gpa, 0, 1 << 40), arguments.whole("mmio: the size", size, 1, 1 << 40)
+        if gpa < self.memory or gpa + size > 1 << 40:
             raise ValueError(f"mmio: {gpa:#x}..{gpa + size:#x}, expected above the memory and below 1 TiB")
         self._own().mmio.append((gpa, gpa + size, device))
         self.e.py_mmio = python_mmio
@@ -523,7 +522,7 @@ cdef class Machine(MachineState):
 
             m.on_exit(lambda kind, rip, value: print(kind, hex(rip)))
         """
-        self._own().exit_hooks.append(hook)
+        self._own().exit_hooks.append(arguments.hook("on_exit", hook))
         self.e.has_exit_hook = True
 
     def on_idle(self, hook):
@@ -538,7 +537,7 @@ cdef class Machine(MachineState):
         if len(self._guests) > 1:
             raise ValueError("on_idle: several guests, expected one")
         self._expect_made()
-        self._idle_hook = hook
+        self._idle_hook = None if hook is None else arguments.hook("on_idle", hook)
         self.e.idle = python_idle
         if hook is None:
             self.e.idle = NULL
@@ -596,4 +595,4 @@ cdef class Machine(MachineState):
 cdef uint64_t _limit(uint64_t now, object more, int units) except? 0:
     if more is None:
         return FOREVER
-    return min(now + int(more) * units, FOREVER)
+    return min(now + more * units, FOREVER)

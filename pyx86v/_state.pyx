@@ -2,6 +2,7 @@
 """What a machine shows: counts, consoles, registers and memory.  The first half of `Machine` (_core.pyx has the other)."""
 import hashlib
 import struct
+from numbers import Integral
 
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t, uint64_t
@@ -21,7 +22,7 @@ from pyx86v.vmm.ring cimport hole_counts, hole_sites
 from pyx86v.vmm.bt.cache cimport Bt
 from pyx86v.vmm.bt.listing cimport callout_counts, unit_rows
 
-from pyx86v import clocks
+from pyx86v import arguments, clocks
 from pyx86v.devices import keys, screen
 
 cdef extern from *:
@@ -46,7 +47,8 @@ cdef class MachineState:
 
     cdef int _expect_stopped(self, str what) except -1:
         if self.running:
-            raise ValueError(f"machine: {what} inside a callback, expected after run() has returned")
+            where = "inside a callback" if self.runner == PyThread_get_thread_ident() else "while another thread runs it"
+            raise ValueError(f"machine: {what} {where}, expected after run() has returned")
         return 0
 
     cdef int _expect_made(self) except -1:
@@ -282,7 +284,10 @@ cdef class MachineState:
         return self.e.slow_paths
 
     def send(self, bytes data):
-        """Let the guest receive `data` on COM1, after what was sent before."""
+        """Let the guest receive `data` (bytes) on COM1, after what was sent before.
+
+            m.send(b"root\\n")
+        """
         self._expect_mine()
         buffer_append(&self.e.guest.sinks.input, <const uint8_t*><const char*>data, len(data))
         self.worlds.seat[self.worlds.plan.front].standing.wake = 0         # it may be what a halted guest waits for
@@ -356,13 +361,16 @@ cdef class MachineState:
         return result
 
     def set_register(self, name, value):
-        """Set a general register, rip, rflags, cr2 or a debug register.  KeyError for another name."""
+        """Set a general register, rip, rflags, cr2 or a debug register: 64 bits, of which negative numbers are two's complement.
+
+        KeyError for another name, ValueError for a number that has no place.
+        """
         self._expect_mine()
         cdef Cpu* c = &self.e.ops
-        value &= FOREVER
+        value = arguments.whole(name, value, -(1 << 63), FOREVER) & FOREVER
         if name in GPR:
             c.gpr[GPR.index(name)] = value
-        elif name in ("rip", "rflags", "cr2") or name.startswith("dr"):
+        elif name in ("rip", "rflags", "cr2") or name in _CONTROL and name.startswith("dr"):
             c.set(c, _CONTROL[name], value)
         else:
             raise KeyError(f"{name}: expected a general register, rip, rflags, cr2 or dr0..dr7")
@@ -374,6 +382,10 @@ cdef class MachineState:
         """
         self._expect_mine()
         cdef Segment s
+        if name not in _SEGMENTS:
+            raise ValueError(f"segment: {name!r}, expected one of {', '.join(_SEGMENTS)}")
+        selector, base = arguments.whole("selector", selector, 0, 0xffff), arguments.whole("base", base, 0, FOREVER)
+        limit, flags = arguments.whole("limit", limit, 0, 0xffffffff), arguments.whole("flags", flags, 0, 0xffffffff)
         if name == "tr":
             flags &= ~0x200                            # kept "available": the engine aborts on a busy TSS
             if flags & 0x9700 != 0x8100:
@@ -387,7 +399,10 @@ cdef class MachineState:
         self.e.ops.set_segment(&self.e.ops, _SEGMENTS.index(name), &s)
 
     def read_memory(self, gpa, size):
-        """`size` bytes of guest-physical memory.  ValueError outside RAM."""
+        """`size` bytes of guest-physical memory from address `gpa` on.  ValueError outside RAM.
+
+            m.read_memory(0xb8000, 160)
+        """
         self._expect_mine()
         self._check_range(gpa, size)
         return (<char*>self.e.ram.base + self.e.world.window.base + <uint64_t>gpa)[:size]
@@ -395,7 +410,7 @@ cdef class MachineState:
     def write_memory(self, gpa, data):
         """Write bytes to guest-physical memory; translated code there is dropped.  ValueError outside RAM."""
         self._expect_mine()
-        cdef const uint8_t[::1] view = bytes(data)
+        cdef const uint8_t[::1] view = bytes(memoryview(data))
         cdef uint64_t n = view.shape[0]
         self._check_range(gpa, n)
         if n:
@@ -403,6 +418,8 @@ cdef class MachineState:
             engine_changed_memory(self.e, self.e.world.window.base + <uint64_t>gpa, n)
 
     def _check_range(self, gpa, size):
+        if not isinstance(gpa, Integral) or not isinstance(size, Integral):
+            raise ValueError(f"address: {gpa!r} and {size!r} bytes, expected whole numbers")
         if gpa < 0 or size < 0 or gpa + size > self.memory:
             raise ValueError(f"address: {gpa:#x}..{gpa + size:#x}, expected within the memory of {self.memory:#x} bytes")
 

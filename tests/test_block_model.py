@@ -36,6 +36,8 @@ BY_HAND = [
     ("mov [rdi], rax; mov [rdi+8], rax", 2),                           # one store a cycle
     ("xor eax, eax", 0.25), ("mov eax, ebx", 0.25), ("nop", 0.25),     # renamed away
     ("pcmpeqd xmm0, xmm0", 0.5), ("mov rcx, [rsp+0x12345678]", 0.5),   # two ports; two in sixteen bytes
+    ("imul rax, rbx, 7", 1), ("imul rbx; xor eax, eax", 1),            # three operands: the first is only written; one: only read
+    ("imul qword ptr [rsp]; xor eax, eax", 1), ("mulx rax, rbx, rcx; mov rdx, rbx", 4),
     ("sub rax, rax; imul rax, rbx", 1),                                # an idiom ends the chain; one multiplier
 ]
 

@@ -70,6 +70,8 @@ def test_limit_is_124(pyx, option):
     (["profiles", "z80"], "z80"),
     (["roms", "z80"], "z80"),
     (["roms", "./guest"], "not a bundled one"),
+    (["run", "--guest", "./guest,memory=x"], "./guest: --guest: memory"),
+    (["accuracy", "--blocks", "./guest"], "./guest: line 1"),
 ])
 def test_bad_input_is_one_line_and_status_2(pyx, arguments, text):
     status, out, error = pyx(*arguments)

@@ -449,7 +449,8 @@ def test_a_callback_does_not_run_the_machine(guest):
 @pytest.mark.parametrize("options", [
     {"style": "kvm"}, {"style": None}, {"profile": "486"}, {"profile": "/nonexistent.toml"}, {"clock": "sundial"}, {"engine": "steam"},
     {"memory": 0}, {"memory": -4096}, {"memory": (4 << 20) + 1}, {"memory": 1 << 20}, {"memory": 1 << 40}, {"memory": "4M"},
-    {"memory": 4.5}, {"ept_page": "8K"}, {"holes": "fill"}])
+    {"memory": 4.5}, {"ept_page": "8K"}, {"holes": "fill"}, {"seed": "one"}, {"seed": 1 << 64}, {"quantum": 0.5}, {"asids": 0},
+    {"guests": 2}, {"guests": [1]}, {"guests": [{"size": 1}]}, {"guests": []}, {"disks": "one.raw"}, {"cdroms": None}, {"disks": [1]}])
 def test_arguments_that_cannot_be(options):
     with pytest.raises(ValueError) as error:
         Machine(**options)
@@ -465,7 +466,7 @@ def test_misuse(guest, tmp_path):
         with pytest.raises(ValueError, match=name) as error:
             m.run(**{name: -1})
         assert one_line(error)
-        with pytest.raises(TypeError):
+        with pytest.raises(ValueError, match=name):
             m.run(**{name: "many"})
     with pytest.raises(ValueError, match="has a guest already") as error:
         m.load(tmp_path / "guest")
@@ -474,6 +475,21 @@ def test_misuse(guest, tmp_path):
         Machine(memory=MEMORY).load(tmp_path / "missing")
     assert one_line(error)
     assert m.run(max_instructions=10 ** 30, max_cycles=100).reason is StopReason.LIMIT        # beyond 64 bits is no limit
+
+
+def test_values_that_cannot_be(guest):
+    m = guest(SPIN)
+    for error, text, wrong in (
+            (ValueError, "instructions", lambda: m.step(-1)), (ValueError, "breakpoint", lambda: m.add_breakpoint(-1)),
+            (ValueError, "breakpoint", lambda: m.remove_breakpoint("here")), (ValueError, "rax", lambda: m.set_register("rax", 1 << 64)),
+            (KeyError, "draft", lambda: m.set_register("draft", 0)), (ValueError, "segment", lambda: m.set_segment("xs", 0, 0, 0, 0)),
+            (ValueError, "selector", lambda: m.set_segment("ds", 1 << 16, 0, 0, 0)), (ValueError, "address", lambda: m.read_memory("0", 1)),
+            (TypeError, "bytes", lambda: m.write_memory(0, 5)), (TypeError, "on_exit", lambda: m.on_exit(5)),
+            (TypeError, "on_idle", lambda: m.on_idle("sleep")), (ValueError, "kernel-args", lambda: Machine().load(__file__, kernel_args=5))):
+        with pytest.raises(error, match=text) as raised:
+            wrong()
+        assert one_line(raised)
+    assert m.read_memory(0, 5) == bytes(5) and m.run(max_instructions=10).reason is StopReason.LIMIT
 
 
 # Signals and threads --------------------------------------------------------------------------
@@ -550,6 +566,27 @@ def test_two_machines_in_two_threads(guest, style):
     for thread in threads:
         thread.join()
     assert got == [expected, expected]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_environment_of_the_fpu_names_the_guests_segment(guest, style):
+    """FNSTENV shows the selector in which the last x87 instruction lay: with the guest's RPL, whatever ring its kernel runs in."""
+    at = struct.pack("<I", 0x150000), struct.pack("<I", 0x150010)
+    code = b"\xd9\xe8\xd9\x35" + at[0] + b"\xa1" + at[1] + b"\xe7\xe8" + EXIT      # fld1; fnstenv [at]; mov eax, [at + 16]; out 0xe8, eax
+    m = guest(tables(code), style=style)
+    assert m.run(max_instructions=1000).status == 7 and m.report[0] & 0xffff == 0x18
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_smep_holds_from_the_next_instruction_on(guest, style):
+    """A kernel that sets CR4.SMEP while it runs in a user page: the next fetch faults (SDM 3A 4.6.1), and so does the handler's."""
+    directory = struct.pack("<I", 0x110000)
+    paging = (b"\xc7\x05" + directory + struct.pack("<I", 0x87)             # one large page for user and supervisor
+              + b"\xb8" + directory + b"\x0f\x22\xd8\xb8\x10\0\0\0\x0f\x22\xe0"    # CR3; CR4.PSE
+              + b"\x0f\x20\xc0\x0d\0\0\0\x80\x0f\x22\xc0" + b"\x40" * 8        # CR0.PG; some code in ring 1
+              + b"\xb8\x10\0\x10\0\x0f\x22\xe0" + EXIT)                      # CR4.SMEP
+    m = guest(tables(paging), style=style, holes="continue")
+    assert m.run(max_instructions=1000).reason is StopReason.SHUTDOWN and m.instructions == 4 + 8 + 8 + 2
 
 
 @pytest.mark.parametrize("engine", ENGINES)

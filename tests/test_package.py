@@ -42,6 +42,12 @@ def test_closed_pipe_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed, arguments, status", [(">&-", "roms", 0), ("2>&-", "run ./missing", 2), ("<&-", "run -i hello", 0)])
+def test_closed_stream_is_no_traceback(closed, arguments, status):
+    done = subprocess.run(f"{sys.executable} -m pyx86v {arguments} {closed}", shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == status and "Traceback" not in done.stderr
+
+
 def test_shipped_beside_the_extensions():
     for name in ("py.typed", "arch/types.pxd", "cost/ledger.pxd", "cost/profiles/skylake.toml", "_roms/manifest.json"):
         assert (PACKAGE / name).is_file(), name

@@ -32,6 +32,8 @@ def load(path, memory_bytes, kernel_args="", initrd=None, entry="auto"):
         raise BootError(f"{path}: memory: {memory_bytes} bytes, expected at most {LARGEST_MEMORY}")
     if entry not in ENTRIES:
         raise BootError(f"{path}: entry: {entry!r}, expected one of {', '.join(ENTRIES)}")
+    if not isinstance(kernel_args, str):
+        raise BootError(f"{path}: kernel-args: {kernel_args!r}, expected text")
     if "\0" in kernel_args:
         raise BootError(f"{path}: kernel-args: contains a NUL")
     data, modules = read_file(path), read_modules(initrd)

@@ -78,6 +78,8 @@ class Module:
 def read_modules(initrd):
     """[Module] of None, a path, or a list of paths, each of which may be "PATH ARGUMENTS"."""
     found = []
+    if not isinstance(initrd, (str, os.PathLike, list, tuple, type(None))):
+        raise BootError(f"initrd: {initrd!r}, expected a path or a list of paths")
     for text in [] if initrd is None else [initrd] if isinstance(initrd, (str, os.PathLike)) else initrd:
         path, args = str(text), ""
         if " " in path and not os.path.lexists(path):

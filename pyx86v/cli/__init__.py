@@ -38,6 +38,7 @@ for command in COMMANDS:
 
 def main(arguments=None):
     """The entry point; ends the process with the guest's status, 124, 130 or 2."""
+    ensure_streams()
     try:
         status = pyx86v.main(arguments, prog_name="pyx86v", standalone_mode=False)
         sys.stdout.flush()
@@ -51,6 +52,13 @@ def main(arguments=None):
     except (ValueError, OSError, ImportError) as error:
         status = fail(str(error))
     sys.exit(status or 0)
+
+
+def ensure_streams():
+    """The null device for each standard stream that the process was started without (`>&-`)."""
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def fail(text):

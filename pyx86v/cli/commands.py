@@ -57,7 +57,7 @@ def hertz(profile):
 @click.command(short_help="Run a guest, or several at once: console and where the cycles went.")
 @OPTIONAL_GUEST
 @SEVERAL
-@click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
+@click.option("--style", metavar="STYLE", default="native", show_default=True, help="native, trap+shadow, bt+shadow, vmx+shadow, svm+shadow, vmx+ept or svm+npt.")
 @click.option("--interactive", "-i", is_flag=True,
               help="Your terminal is the guest's serial console; Ctrl-A x leaves.  Only here idle time passes by the wall clock.")
 @click.option("--screen", is_flag=True, help="Show the guest's text screen (VGA) while it runs, instead of its serial console.")
@@ -292,12 +292,12 @@ def uncovered(guest, name, target):
     """Run the guest and show the forms of instructions that have no entry."""
     found = guests.find(guest)
     machine = session.start(found, "native", Options(cpu=name))
-    session.run(machine, found, Options(cpu=name), None)
+    result = session.run(machine, found, Options(cpu=name), None)
     rows, met = blocks.uncovered_forms(machine.forms, name)
     if target != "-":
         tables.show(blocks.uncovered_table(rows), f"{len(rows)} of the {met} forms of instructions that {found.name} has met fall to a default")
     write_json({"guest": found.name, "profile": name, "forms": met, "uncovered": rows}, target)
-    return 0
+    return report.exit_status(result) if result["end"]["reason"] == "interrupt" else 0
 
 
 COMMANDS = (run, compare, exits, bt, audit, roms, profiles, block, accuracy)

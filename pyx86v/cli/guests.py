@@ -67,12 +67,20 @@ def several(texts):
             if key in IMAGES:
                 given.setdefault(key, []).append(value)
             else:
-                given[key] = parse_size(value) if key == "memory" else value
+                given[key] = size_of(name, value) if key == "memory" else value
         kind = disks.kind_of(name) if os.path.isfile(name) else None
         if kind:                                        # an image that the guest boots from
             given[kind] = [name, *given.get(kind, [])]
         parts.append((Guest(name, firmware.find()) if kind else find(name), given))
     return Several(tuple(parts))
+
+
+def size_of(name, text):
+    """The bytes of memory= of the guest `name`; BootError."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise BootError(f"{name}: --guest: memory: {error}") from None
 
 
 def manifest(folder=ROMS):

@@ -136,7 +136,8 @@ cdef enum:                     # CPUX86State
     ENV_EFER = 0x250
     ENV_FPU = 0x25c            # x87 stack top, status, control, tags: 16 bytes
     ENV_FPREGS = 0x270         # eight slots of 16 bytes
-    ENV_FPIP = 0x2f8           # where the last x87 instruction lay
+    ENV_FPCS = 0x2f2           # where the last x87 instruction lay: selector,
+    ENV_FPIP = 0x2f8           # and offset
     ENV_FP_STATUS = 0x308      # float_status of x87,
     ENV_FT0 = 0x310            # 16 bytes of scratch
     ENV_MMX_STATUS = 0x320     # MMX

@@ -159,6 +159,12 @@ cdef inline void take_cells(Engine* e) noexcept nogil:
         place_find(e, env_u64(e.env, ENV_FPIP)[0], &p)
         env_u64(e.env, ENV_FPIP)[0] = p.eip
 
+cdef inline void x87_selector(Engine* e) noexcept nogil:
+    """An x87 instruction of the kernel noted CS as it was in ring 1, for FNSTENV and FNSAVE to show."""
+    cdef uint16_t* noted = env_u16(e.env, ENV_FPCS)
+    if noted[0] == env_segment(e.env, SEG_CS).selector:
+        noted[0] = <uint16_t>e.vcpu.ring.cs.selector
+
 cdef inline void to_virtual(Engine* e) noexcept nogil:
     """Something happened: from the real state to the virtual one.  Nothing to do when it is there already."""
     cdef Ring* r = &e.vcpu.ring
@@ -179,6 +185,7 @@ cdef inline void to_virtual(Engine* e) noexcept nogil:
     env_u64(e.env, ENV_CR)[0] = r.cr0
     env_u64(e.env, ENV_CR)[4] = r.cr4
     if r.cpl == 0:
+        x87_selector(e)
         put_segment(env_segment(e.env, SEG_CS), &r.cs)
         put_segment(env_segment(e.env, SEG_SS), &r.ss)
         env_update_hflags(e.env)

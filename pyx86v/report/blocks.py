@@ -17,7 +17,7 @@ MCA_NAMES = {"skylake": "skylake", "haswell": "haswell", "broadwell": "broadwell
 def read_blocks(path):
     """[(machine code, measured cycles)] of a file of `hex,cycles` lines; # begins a comment.  ValueError names the line."""
     blocks = []
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="ascii", errors="replace") as file:
         for number, line in enumerate(file, 1):
             line = line.split("#")[0].strip()
             if not line:

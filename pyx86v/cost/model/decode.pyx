@@ -178,7 +178,7 @@ cdef int ROTATE_CARRY = INDEX["rotate_carry"], ROTATE_CARRY_1 = INDEX["rotate_ca
 cdef int SHIFT_DOUBLE = INDEX["shift_double"], SHIFT_DOUBLE_CL = INDEX["shift_double_cl"], BIT = INDEX["bit"], BIT_STRING = INDEX["bit_string"]
 cdef int BSWAP = INDEX["bswap"], BSWAP_64 = INDEX["bswap_64"], EXCHANGE = INDEX["exchange"], EXCHANGE_MEMORY = INDEX["exchange_memory"]
 cdef int COMPARE_EXCHANGE = INDEX["compare_exchange"], LOCKED = INDEX["locked"], MULTIPLY = INDEX["multiply"], MULTIPLY_16I = INDEX["multiply_16i"]
-cdef int MULTIPLY_8 = INDEX["multiply_8"], DIVIDE_8 = INDEX["divide_8"], DIVIDE_SIGNED_64 = INDEX["divide_signed_64"], MULTIPLY_32 = INDEX["multiply_32"]
+cdef int MULTIPLY_8 = INDEX["multiply_8"], DIVIDE_8 = INDEX["divide_8"], DIVIDE_SIGNED_64 = INDEX["divide_signed_64"], MULTIPLY_32 = INDEX["multiply_32"], MULTIPLY_X = INDEX["multiply_x"]
 cdef int PUSH = INDEX["push"], POP = INDEX["pop"], LEAVE = INDEX["leave"], CALL = INDEX["call"], RETURN = INDEX["return"], JUMP = INDEX["jump"]
 cdef int BRANCH = INDEX["branch"], STRING_MOVE = INDEX["string_move"], STRING_STORE = INDEX["string_store"], STRING_LOAD = INDEX["string_load"]
 cdef int STRING_SCAN = INDEX["string_scan"], STRING_COMPARE = INDEX["string_compare"], STRING_REPEAT = INDEX["string_repeat"]
@@ -358,6 +358,9 @@ cdef void take_registers(Insn* i, const cs_insn* insn, int role) noexcept nogil:
                 add_source(i, cell)
             if role & ROLE_WRITE:
                 add_result(i, cell)
+            continue
+        if k == 1 and i.group == MULTIPLY_X:            # its low half
+            add_result(i, cell)
             continue
         add_source(i, cell)
         if k == 1 and i.group == EXCHANGE or i.group == EXCHANGE_MEMORY:
@@ -593,6 +596,8 @@ cdef void decode_one(Insn* i, const cs_insn* insn, const Uarch* u, const uint8_t
             g = STORE
     else:
         g = refine_integer(g, x, id, memory)
+        if id == <unsigned int>ID_IMUL and x.op_count != 2:         # of one operand it only reads that, of three it only writes the first
+            role = ROLE_READ if x.op_count == 1 else ROLE_WRITE
     i.group = <uint8_t>g
     i.branch = branch_kind(x) if g == BRANCH else 0
     if memory >= 0 and g != NOP and not LEA <= g <= LEA_RIP and not STRING_MOVE <= g <= STRING_REPEAT:

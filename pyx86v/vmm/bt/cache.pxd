@@ -25,6 +25,7 @@ When one of the arrays is full everything is forgotten: a new generation.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from pyx86v.arch.ptes cimport *
+from pyx86v.arch.regs cimport CR4_PSE, CR4_SMEP, EFER_NXE
 from pyx86v.arch.types cimport *
 from pyx86v.mmu.memory cimport Ram, Window, ram_pointer, ram_read32, ram_read64, ram_write64, window_hpa
 from pyx86v.mmu.state cimport PagingContext
@@ -89,7 +90,7 @@ ctypedef struct Link:
 ctypedef struct Space:
     uint32_t n_roots
     uint32_t n_links
-    uint32_t mode            # PagingMode
+    uint32_t role            # space_role()
     uint32_t narrow          # entries of 4 bytes
     uint64_t used            # when it was current last
     uint32_t root[MAX_ROOTS]
@@ -356,10 +357,15 @@ cdef inline uint64_t root_entry(const Ram* ram, const PagingContext* p, uint32_t
 cdef inline uint32_t root_index(const PagingContext* p, gva_t pc) noexcept nogil:
     return <uint32_t>(pc >> 39 & 511 if p.mode == PAGING_LONG else pc >> 21 & 2047 if p.mode == PAGING_PAE else pc >> 22 & 1023)
 
+cdef inline uint32_t space_role(const PagingContext* p) noexcept nogil:
+    """What, besides the tables, decides where the kernel may fetch from: the format, PSE, NXE, SMEP and the A20 line."""
+    return (p.mode | (4 if p.mode == PAGING_32 and p.cr4 & CR4_PSE else 0) | (8 if p.efer & EFER_NXE else 0) |
+            (16 if p.cr4 & CR4_SMEP else 0) | (32 if p.window.a20_mask >> 20 & 1 else 0))
+
 cdef inline bint space_fits(const Ram* ram, const Space* s, const PagingContext* p) noexcept nogil:
-    """Are the root entries of the space those of the current root?"""
+    """Are the root entries of the space those of the current root, and is its role the current one?"""
     cdef uint32_t i
-    if s.mode != p.mode:
+    if s.role != space_role(p):
         return s.n_roots == 0
     for i in range(min(s.n_roots, <uint32_t>MAX_ROOTS)):
         if root_entry(ram, p, s.root[i]) & LINK_MASK != s.value[i]:
@@ -457,7 +463,7 @@ cdef inline int space_choose(Bt* b, const Ram* ram, const PagingContext* p, uint
         b.count.dropped += 1
         lookup_clear(b, ram)
     if s.n_roots == 0:
-        s.mode = p.mode
+        s.role = space_role(p)
         s.narrow = p.mode == PAGING_32
     if b.space != was:
         lookup_clear(b, ram)
