@@ -2,8 +2,8 @@
 """Blocks of translated code: which of the guest's instructions retire in them, and what their code costs.
 
 The code in the translation cache is charged as what it is, by the block model as any other code (price.pxd).  A block of it
-consists of *pieces*, each up to a transfer: the code of one unit, that of the unit behind which the engine goes on with, the way of a
-lookup that hits.  A piece is a stretch.  Heat knows it by its bytes without the distance of its last jump, which changes with what the
+consists of *pieces*, each up to a transfer: the code of one unit, of each unit that the engine goes on with, the way of a lookup that
+hits; or the jump behind a branch that was not taken.  A piece is a stretch.  Heat knows it by its bytes without the distance of its last jump, which changes with what the
 jump leads to.  What the translation's own cuts leave of a stretch (an INT, RDTSC, REP) begins another.
 
 The prices of a piece's instructions are summed up by the guest's instructions that they stand for.
@@ -192,11 +192,31 @@ cdef inline bint cache_transfers(Engine* e, const Place* p, const Retired* t) no
         return exits[p.exit].transfer == EXIT_TRANSFER or exits[p.exit].transfer == EXIT_WINDOW
     return t.count and t.insn == t.unit.n_insns and (t.unit.ends_with == BT_END_TRANSFER or t.unit.ends_with == BT_END_WINDOW)
 
+cdef inline bint is_piece(const Place* p) noexcept nogil:
+    """Is it code that guest instructions retire by?"""
+    return p.unit is not NULL and p.part is not NULL and not p.dead and p.exit < 0 and p.part.kind != BT_CALLOUT and not p.part.flags & PART_EXIT
+
+cdef inline void exit_marks(Engine* e, BlockRecord* r, Retired* t) noexcept nogil:
+    """A block of code that only leaves: no instruction of the guest's."""
+    cdef uint8_t code[BT_MAX_CODE]
+    cdef InsnMark m[MOST_INSNS]
+    cdef int n
+    read_quiet(e, r.pc, code, r.size)
+    n = block_decode(e.decoder, code, r.size, r.pc, env_bits(e.env), m, MOST_INSNS)
+    price_marks(m, n)
+    if is_cache_address(e, r.pc):
+        piece_price(e, r, <uint32_t>(r.pc - cache_base(e)), m, n)
+    t.count = 0
+    t.units = m[n - 1].units
+
 cdef inline void cache_price(Engine* e, BlockRecord* r, const Place* p, Retired* t) noexcept nogil:
     """Which of the guest's instructions retire in the block, and what its code costs by now."""
     r.plain = 0
     r.flags &= <uint16_t>~REC_COUNT
-    cache_segments(e, r, p, t)
+    if is_piece(p):
+        cache_segments(e, r, p, t)
+    else:
+        exit_marks(e, r, t)
     r.count = <uint16_t>t.count
     r.true_cost = pack(e, t.units, <uint64_t>t.count)
     r.cost = SLOW_COST if r.flags & (REC_SLOW | REC_COUNT) else r.true_cost
@@ -224,25 +244,10 @@ cdef inline void price_pieces(Engine* e, BlockRecord* r) noexcept nogil:
         t.most = r.count
         cache_price(e, r, &place, &t)
 
-cdef inline bint is_piece(const Place* p) noexcept nogil:
-    """Is it code that guest instructions retire by?"""
-    return p.unit is not NULL and p.part is not NULL and not p.dead and p.exit < 0 and p.part.kind != BT_CALLOUT and not p.part.flags & PART_EXIT
-
 cdef inline bint only_leaves(const Place* p) noexcept nogil:
     """Does nothing lie there but the INT of a call-out, or of a dead unit?  An interrupt may come before it, which a block without an
     instruction of the guest's would not use the budget up for."""
     return p.unit is not NULL and p.part is not NULL and (p.dead or p.exit < 0 and p.part.kind == BT_CALLOUT)
-
-cdef inline void exit_price(Engine* e, BlockRecord* r) noexcept nogil:
-    """A block of code that only leaves: no instruction of the guest's, and its classes' prices."""
-    cdef uint8_t code[BT_MAX_CODE]
-    cdef InsnMark m[MOST_INSNS]
-    cdef int n
-    read_quiet(e, r.pc, code, r.size)
-    n = block_decode(e.decoder, code, r.size, r.pc, env_bits(e.env), m, MOST_INSNS)
-    price_marks(m, n)
-    r.count = 0
-    r.cost = r.true_cost = pack(e, m[n - 1].units, 0)
 
 cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     """record_decode of a block of translated code."""
@@ -257,14 +262,10 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     r.plain = 0
     r.translated = TRANSLATED
     place_find(e, pc, &p)
-    t.count = 0
     t.most = ENGINE_MAX_INSNS
-    if is_piece(&p):
-        cache_price(e, r, &p, &t)
-        if not p.defined:
-            r.translated = TRANSLATED_INSIDE
-    else:
-        exit_price(e, r)
+    cache_price(e, r, &p, &t)
+    if is_piece(&p) and not p.defined:
+        r.translated = TRANSLATED_INSIDE
     if p.unit is not NULL and not p.dead and cache_transfers(e, &p, &t):
         r.flags |= REC_TRANSFER
     e.mark_count = r.first_mark + <uint64_t>r.count
