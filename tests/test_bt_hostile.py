@@ -9,8 +9,13 @@ STYLE = "bt+shadow"
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    return build_guests(tmp_path_factory.mktemp("btwild"), {"btwild": []})["btwild"]
+def images(tmp_path_factory):
+    return build_guests(tmp_path_factory.mktemp("btwild"), {"btwild": [], "btticks": []})
+
+
+@pytest.fixture(scope="module")
+def image(images):
+    return images["btwild"]
 
 
 def run(image, style):
@@ -26,6 +31,19 @@ def test_the_monitor_is_not_seen(image):
     assert translated[0].status == 0, machine.console
     assert machine.translation_counts["units"] > 1000 and machine.translation_counts["dead"] > 100
     assert "SWAPGS" not in machine.callouts and machine.callouts["FAULT"] > 600      # its RDGSBASE and WRGSBASE without CR4.FSGSBASE
+
+
+def test_interrupts_are_taken_where_they_are_natively(images):
+    """tests/guests/btticks: the timer fires at each moment of a stretch of code; each word of its report is where all handlers came from."""
+    def ended(style):
+        machine = machine_for("btticks", images["btticks"], style=style, clock="instructions")
+        stop = machine.run(max_instructions=LIMIT)
+        assert stop.status == 0, (stop, machine.console)
+        return machine.report, machine.instructions, machine.digest()
+
+    native = ended("native")
+    assert len(set(native[0])) > 10                      # the places do differ
+    assert ended(STYLE) == native
 
 
 def test_qemu_says_the_same(image):

@@ -244,6 +244,11 @@ cdef inline void price_pieces(Engine* e, BlockRecord* r) noexcept nogil:
         t.most = r.count
         cache_price(e, r, &place, &t)
 
+cdef inline bint only_leaves(const Place* p) noexcept nogil:
+    """Does nothing lie there but the INT of a call-out, or of a dead unit?  An interrupt may come before it, which a block without an
+    instruction of the guest's would not use the budget up for."""
+    return p.unit is not NULL and p.part is not NULL and (p.dead or p.exit < 0 and p.part.kind == BT_CALLOUT)
+
 cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t size) noexcept nogil:
     """record_decode of a block of translated code."""
     cdef Place p
@@ -266,6 +271,6 @@ cdef inline void cache_record(Engine* e, BlockRecord* r, uint64_t pc, uint32_t s
     e.mark_count = r.first_mark + <uint64_t>r.count
     e.piece_count = r.slot + r.plain
     r.frame = r.frame2 = <uint32_t>code_frame(e, pc)
-    if r is &e.lost or resume_flag(e) or census_wants(e, r):
+    if r is &e.lost or resume_flag(e) or census_wants(e, r) or only_leaves(&p):
         r.flags |= REC_SLOW
         r.cost = SLOW_COST

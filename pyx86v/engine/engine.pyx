@@ -108,6 +108,8 @@ cdef bint offer_interrupt(Engine* e, uint64_t rip, bint shadow) noexcept nogil:
     verdict = e.style.handlers[EV_INTERRUPT](&e.guest, &ev)
     if verdict == REFLECT:
         e.vcpu.halted = False
+        if e.vcpu.ring.step:
+            e.vcpu.ring.step = e.step_next = False     # of an instruction that has not begun
         carry_out(e, &ev, rip)
         refresh_due(e)
         return True
@@ -261,13 +263,14 @@ cdef void emit_hook(void* uc, void* hook, void** args, int n) noexcept nogil:
     cdef int* operations = <int*>((<char**>(<char*>uc + UC_TCG_CONTEXT))[0] + TCG_OPS)
     cdef int before = operations[0]
     cdef char* dc = (<char**>args)[DC_FROM_ARGS]
+    cdef bint passed = False
     shortcuts_follow(e, (<uintptr_t*>(dc + DC_TB))[0])
     if in_cache(e):
         if is_disas_context(dc, env_u64(e.env, ENV_EIP)[0]):
-            part_limits(e, dc)
+            passed = part_limits(e, dc)
         else:
             stop(e, STOP_ERROR, 0)
-    emit_accounting(e, <void*>block_slow, record_new(e))
+    emit_accounting(e, <void*>block_slow, record_new(e), not passed)
     operations[0] = before + 1               # as the public hook's call counts: blocks end at the same place in both engines
     if e.short_blocks:
         e.short_blocks -= 1                  # one instruction a block

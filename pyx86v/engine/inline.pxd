@@ -46,8 +46,9 @@ cdef inline void emit_call(Engine* e, char* s, void* function, bint* known, cons
     tcg_temp_free_internal_x86_64(s, args[0])
     tcg_temp_free_internal_x86_64(s, args[1])
 
-cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r) noexcept nogil:
-    """Emit the block prologue of the module's docstring at the translator's current position."""
+cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r, bint becomes_current) noexcept nogil:
+    """Emit the block prologue of the module's docstring at the translator's current position, without its last operation unless the
+    record `becomes_current`."""
     cdef char* s = (<char**>(<char*>e.uc + UC_TCG_CONTEXT))[0]
     cdef uintptr_t env = <uintptr_t>(s + (<uintptr_t*>(s + TCG_CPU_ENV))[0])
     cdef void* rec = tcg_const_i64_x86_64(s, <int64_t><uintptr_t>r)
@@ -64,6 +65,8 @@ cdef inline void emit_accounting(Engine* e, void* slow, BlockRecord* r) noexcept
     tcg_temp_free_internal_x86_64(s, temp_of(s, rec))
     emit_call(e, s, slow, &e.slow_known, r)
     tcg_gen_op1_x86_64(s, OP_SET_LABEL, <uintptr_t>label)
+    if not becomes_current:
+        return
     rec = tcg_const_i64_x86_64(s, <int64_t><uintptr_t>r)
     tcg_gen_op3_x86_64(s, OP_ST_I64, <uintptr_t>temp_of(s, rec), env, ENV_CURRENT)
     tcg_temp_free_internal_x86_64(s, temp_of(s, rec))

@@ -54,11 +54,16 @@ cdef inline void context_enter(Engine* e, Unit* u, BtPart* part) noexcept nogil:
     e.part = part
     e.last_part = parts_of(bt_of(e), &e.ram, u) + (u.n_parts - 1)
 
-cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
-    """The translator is at the start of a block of translated code, its context at `dc`."""
+cdef inline bint part_limits(Engine* e, char* dc) noexcept nogil:
+    """The translator is at the start of a block of translated code, its context at `dc`.
+
+    True: it is the jump at the start of a dead unit.  No guest instruction lies there, so whether the guest takes interrupts behind it is
+    what the block before says, and that one stays the current one.
+    """
     cdef Place p
     cdef uint64_t pc = (<uint64_t*>(dc + DC_PC_FIRST))[0]
     cdef int32_t* most = <int32_t*>(dc + DC_MAX_INSNS)
+    cdef const uint8_t* code
     cdef int n = 1
     place_find(e, pc, &p)
     e.context = NULL
@@ -73,6 +78,10 @@ cdef inline void part_limits(Engine* e, char* dc) noexcept nogil:
         e.context = dc
     if n < most[0]:
         most[0] = n
+    if not p.dead:
+        return False
+    code = ram_pointer(&e.ram, bt_of(e).code + p.unit.code, 1)
+    return code is not NULL and code[0] == 0xe9
 
 cdef inline void part_at(Engine* e, uint64_t pc) noexcept nogil:
     while e.part < e.last_part and e.part[1].start <= <uint32_t>(pc - e.context_base):

@@ -251,8 +251,7 @@ cdef inline void drop_in(Engine* e) noexcept nogil:
     cdef Insn d
     if e.style.translates and env_cpl(e.env) == 0 and wants_steps(e):
         fetch_insn(e, env_u64(e.env, ENV_EIP)[0], &d)
-        e.vcpu.ring.callout = True
-        ring_step(e, callout_kind(&d), env_u64(e.env, ENV_EIP)[0], d.length)
+        ring_step_first(e, callout_kind(&d), env_u64(e.env, ENV_EIP)[0], d.length)
         return
     to_real(e)
 
@@ -319,6 +318,14 @@ cdef inline void ring_step(Engine* e, int kind, uint64_t rip, int length) noexce
     tables_intercepted(e)
     e.current[0] = &e.closed_end
     arm_step(e)
+
+cdef inline void ring_step_first(Engine* e, int kind, uint64_t rip, int length) noexcept nogil:
+    """The same for a translated kernel's instruction that has not begun: an interrupt may come before it, if what lies before ended so."""
+    cdef bint open_ = e.current[0].flags & REC_TRANSFER != 0
+    e.vcpu.ring.callout = True
+    ring_step(e, kind, rip, length)
+    if open_:
+        e.current[0] = &e.open_end
 
 cdef inline void step_done(Engine* e) noexcept nogil:
     """The instruction of the step has run.  The guest's processor did not execute it, the monitor did: its price is unbooked."""

@@ -222,8 +222,7 @@ cdef inline int cache_go(Engine* e, uint32_t from_unit, int exit, bint publish, 
             return CACHE_FAULT
         if u is NULL:                        # it runs from where there is no memory
             fetch_insn(e, eip, &d)
-            e.vcpu.ring.callout = True
-            ring_step(e, callout_kind(&d), eip, d.length)
+            ring_step_first(e, callout_kind(&d), eip, d.length)
             return CACHE_DONE
         make_ahead(e, u, &m, key)
     elif publish and not u.flags & UNIT_CHECKED:
@@ -298,6 +297,7 @@ cdef inline int cache_interrupt(Engine* e, uint32_t* number, uint64_t* rip, bint
     to_virtual(e)
     if number[0] == BT_INT_LOOKUP and not dead:
         b.count.lookups += 1
+        env_u32(e.env, ENV_HFLAGS)[0] &= ~<uint32_t>HF_INHIBIT_IRQ       # the transfer was in the shadow of STI, its target is not
         env_u64(e.env, ENV_EIP)[0] = cell_of(b, &e.ram, CELL_TARGET)[0] & (~<uint64_t>0 if b.bits == 64 else 0xffffffffULL)
         e.current[0] = &e.open_end
         return cache_go(e, 0, -2, True, f)
