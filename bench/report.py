@@ -22,7 +22,7 @@ ABOUT = {
     "block prices of Linux": "Both prices in a boot: code that was seen at least once, and code that ran until it got the model's.",
     "Linux on shadow tables": "The same boot under vmx+shadow, by the time that it takes under vmx+ept.",
     "Linux translated": "The same boot under bt+shadow, by the time that it takes natively.",
-    "compute, translated": "The compute ROMs under bt+shadow, by the time that they take natively; making the translations is in it.",
+    "compute, translated": "The compute ROMs under bt+shadow, by the time that they take natively; making the translations is in it.  The median of the rounds, each beside the native one before it; `best` is by the best of each.",
     "Linux to its end": "Debian's kernel to its script and reset, `qemu-system-x86_64 -accel tcg` on the same kernel and initrd.",
 }
 HEAD = """# How fast
