@@ -30,6 +30,7 @@ def images(tmp_path_factory):
 
 def test_qemu_is_there():
     need_qemu()
+    assert Path(QEMU).is_file()
 
 
 @pytest.mark.slow

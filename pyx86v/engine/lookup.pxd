@@ -2,7 +2,7 @@
 """RET and indirect jumps of translated code, the way the engine runs them.
 
 What the translation cache holds is the code that a processor would run, and its instructions are what a block costs
-(blocks.pxd).  Unicorn checks each of the thirteen accesses to the monitor's cells as if it were the guest's, and ends a block in the middle;
+(cache_blocks.pxd).  Unicorn checks each of the thirteen accesses to the monitor's cells as if it were the guest's, and ends a block in the middle;
 so for the same effect it is given operations of its own: the guest's RCX goes to its cell and back, the table of targets is
 read, all by host addresses, and the block goes on where the table says.  A miss leaves by the same INT.  A block with single
 steps, RF or the shadow of STI takes the long way.

@@ -60,7 +60,7 @@ ctypedef struct BlockRecord:     # 64 bytes: one line of the host's cache
     uint16_t size        # bytes
     uint16_t count       # instructions
     uint16_t flags
-    uint16_t mode        # code_mode of blocks.pxd
+    uint16_t mode        # code_mode of ops.pxd
     int64_t true_cost    # packed cost of one execution
     uint64_t eip         # pc as instruction pointer
     uint32_t frame       # host frame of the first page
